@@ -136,6 +136,8 @@ class EngineArtifact(Artifact):
     """Name of the target."""
     version: str | None = None
     """Of the library that built it."""
+    more: tuple[FileRef, ...] = ()
+    """Files without which ``file`` does not load, of its stem: the weights of OpenVINO's IR, of ncnn's."""
     log: FileRef | None = None
     layers: OperatorDtypes = Field(default_factory=dict)
     """What the operators of the graph given to the builder compute in, by type."""
@@ -151,6 +153,8 @@ class EngineArtifact(Artifact):
     opt_batch: int = 1
     max_batch: int = 1
     seconds: float | None = None
+    max_logit_difference: dict[str, float] = Field(default_factory=dict)
+    """Against torch on real images, by batch size; empty where it cannot be run where it is built."""
     reason: str = ""
     """Why there is no engine."""
     trace: EngineTrace | None = None
@@ -162,6 +166,11 @@ class EngineArtifact(Artifact):
     def target(self) -> Runtime:
         """The flavour of TensorRT, or the name of another target."""
         return self.flavour
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The file to open, and those it needs beside it."""
+        return (*super().files, *self.more)
 
 
 class ExportRecord(Record):

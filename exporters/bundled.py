@@ -20,10 +20,13 @@ _DTYPES = {1: "float32", 2: "uint8"}
 """ONNX element types that an image classifier of ours takes, by number."""
 
 
-def file_name(runtime: Runtime, precision: Precision) -> str:
-    """Return a model's file name in a bundle: ``model.onnx``, ``model.int8.onnx``, ``model.fp16.tensorrt.engine``."""
+def file_name(runtime: Runtime, precision: Precision, suffix: str = ".engine") -> str:
+    """Return a model's file name in a bundle: ``model.onnx``, ``model.int8.onnx``, ``model.fp16.tensorrt.engine``.
+
+    ``suffix`` is that of a built file (``Target.suffix``).
+    """
     infix = "" if precision == "fp32" else f".{precision}"
-    return f"model{infix}.onnx" if runtime == "onnx" else f"model{infix}.{runtime}.engine"
+    return f"model{infix}.onnx" if runtime == "onnx" else f"model{infix}.{runtime}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,22 @@ class BundledModel:
     ``measured_on`` (machine, runtime and provider in words), ``unmeasured`` (why there are none of these),
     ``max_difference`` (of logits, from torch), ``agreement`` (share of images with the top-1 of fp32), and of an engine
     ``hardware``, ``version``. ``opt_batch`` and ``max_batch`` are what Triton is told."""
+    suffix: str = ".engine"
+    """Of the file's name, where it is built: the target's."""
+    beside: tuple[Path, ...] = ()
+    """Further files that the target loads with it: their names are that of ``source`` but for the suffix."""
 
     @property
     def file(self) -> str:
         """Its file's name in the bundle."""
-        return file_name(self.runtime, self.precision)
+        return file_name(self.runtime, self.precision, self.suffix)
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """All its files, by their names in the bundle."""
+        stem, own = self.file.removesuffix(self.suffix), self.source.name.removesuffix(self.suffix)
+        more = {f"{stem}{path.name.removeprefix(own)}": path for path in self.beside}
+        return {self.file: self.source, **more}
 
     @property
     def is_built(self) -> bool:

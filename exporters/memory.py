@@ -70,7 +70,7 @@ def _measured(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
         target.load_library()
         return Memory(peak_rss_bytes())
     with ExitStack() as stack:
-        gpu = stack.enter_context(Gpu()) if target.kind == "engine" and gpu_present() else None
+        gpu = stack.enter_context(Gpu()) if target.runs_on == "gpu" and gpu_present() else None
         free = gpu.free_bytes() if gpu else 0
         runner = stack.enter_context(target.open(path, threads))
         images = np.zeros((batch, *runner.image_shape), dtype=runner.image_dtype)

@@ -1,4 +1,4 @@
-"""A torch module as an ONNX file that ONNX Runtime and both TensorRT flavours accept, and how far it is from torch."""
+"""A torch module as an ONNX file that ONNX Runtime and both TensorRT flavours accept."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.core.files import refused_write
 from vitcompress.exporters.bundled import graph_facts
 from vitcompress.exporters.precision.graph import EXTERNAL_ABOVE
-from vitcompress.exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,34 +169,3 @@ def _finish(path: Path, shape: Sequence[int], input: Input) -> tuple[int, int]:
         )
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return len(model.graph.node), opset
-
-
-def max_difference(
-    path: Path,
-    module: nn.Module,
-    images: NDArray[np.float32],
-    batch_sizes: Sequence[int] = (1, 2, 7),
-    given: NDArray[Any] | None = None,
-) -> dict[str, float]:
-    """Return largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
-
-    ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU, of real ``images``, float32 ``[N, C,
-    S, S]``, repeated where a batch needs more; ``given`` are the same as the file takes them, where that is uint8 ``[N,
-    S, S, C]``. A value that is not finite on either side counts as an infinite difference, so that comparing with any
-    tolerance fails. A ResultError is raised where the file cannot be run.
-    """
-    import torch
-
-    module = _deployable(module)
-    given = images if given is None else given
-    differences: dict[str, float] = {}
-    with OnnxRunner(path) as runner:
-        for size in batch_sizes:
-            batch = np.arange(size) % len(images)
-            with torch.inference_mode():
-                expected = module(torch.from_numpy(images[batch])).numpy()
-            found = runner.infer(given[batch])
-            finite = np.isfinite(found).all() and np.isfinite(expected).all()
-            # A NaN compares false with every tolerance, and max() may drop it: make it the largest number instead.
-            differences[str(size)] = float(np.abs(found - expected).max()) if finite else float("inf")
-    return differences

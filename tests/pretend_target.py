@@ -23,6 +23,7 @@ class PretendTarget(Target):
     title = "Pretend Runtime"
     page = "docs/export.md"
     precisions = ("fp32", "fp16")
+    runs_on = "cpu"
     distributions = ("numpy",)
     note = "A pretend file loads anywhere."
     built: ClassVar[list[str]] = []

@@ -68,7 +68,7 @@ def write_bundle(
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
-        sources = {model.file: model.source for model in models} | dict(extra or {})
+        sources = {name: path for model in models for name, path in model.sources.items()} | dict(extra or {})
         for name, source in {INFER: Path(__file__).with_name(INFER), **sources}.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, draft / name)

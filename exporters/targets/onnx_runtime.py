@@ -19,6 +19,8 @@ class OnnxTarget(Target):
     title = "ONNX Runtime"
     page = "docs/export.md"
     precisions = get_args(Precision)
+    suffix = ".onnx"
+    runs_on = "cpu"
     distributions = ("onnxruntime", "onnxruntime-gpu")
 
     @property

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vitcompress.core.artifact_records import Artifact, OnnxArtifact, Precision
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.exporters.bundled import Kind, Part
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
     from vitcompress.exporters.runners.base import Runner
 
 
@@ -36,10 +39,15 @@ class BuildOptions:
     opt_batch: int = 8
     max_batch: int = 32
     compute_capabilities: tuple[str, ...] = ()
+    module: Callable[[], nn.Module] | None = None
+    """Returns the network that the fp32 graph was exported of: rewritten, float32, eval mode, on the CPU, taking what
+    the graph takes. For targets that read torch's programs instead of ONNX; None where only a graph is known."""
+    calibration: Callable[[], NDArray[Any]] | None = None
+    """Returns training images ``[N, ...]`` as the graph takes them, for value ranges; None where there are none."""
 
-    def file(self, graph: OnnxArtifact, target: str) -> Path:
+    def file(self, graph: OnnxArtifact, target: str, suffix: str = ".engine") -> Path:
         """Return the path for what ``target`` builds of ``graph``: ``RUN/export/GRAPH.TARGET.engine``."""
-        return self.root / "export" / f"{graph.name}.{target}.engine"
+        return self.root / "export" / f"{graph.name}.{target}{suffix}"
 
 
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -66,6 +74,12 @@ class Target(ABC):
     """Its page in the documentation, from the repository's top."""
     precisions: ClassVar[tuple[Precision, ...]] = ()
     """What it can build and run; empty when it runs nothing itself."""
+    default_precisions: ClassVar[tuple[Precision, ...]] = ("fp16",)
+    """Those of ``precisions`` that it builds where neither ``export.precision`` nor ``engine_precision`` is given."""
+    suffix: ClassVar[str] = ".engine"
+    """Of the file that it opens, with its dot."""
+    runs_on: ClassVar[Literal["cpu", "gpu"]] = "gpu"
+    """Where what it builds runs. On a CPU it is opened anew in every session of a measurement."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Distributions on PyPI that it runs with: the bundle's manifest has the versions of those that are installed."""
     note: ClassVar[str] = ""

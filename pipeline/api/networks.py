@@ -27,6 +27,7 @@ from vitcompress.stages.fold.stage import folded_from_lift
 from vitcompress.stages.models.build import cost_of
 from vitcompress.stages.models.families.given import GivenNetwork, Tap
 from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.rewrites.deploy import deployed
 from vitcompress.stages.training.device import make_accelerator
 
 
@@ -76,7 +77,9 @@ def export_module(
             f"{path} differs from torch by {worst:.3g} in logits, more than the tolerance {config.tolerance:g}; "
             "do not use it."
         )
-    options = known_targets.BuildOptions(root)
+    options = known_targets.BuildOptions(
+        root, module=lambda: deployed(network, spec, config.input, rewrite=config.rewrites).module
+    )
     return (graph, *(target.build(graph, options) for target in engines))
 
 

@@ -44,4 +44,6 @@ def engine_precision(config: RunConfig, facts: Facts) -> Choice:
         return Choice(wanted)
     if export.precision != DEFAULT_PRECISIONS:
         return Choice(wanted, "those of export.precision")
-    return Choice(wanted, "the one usually deployed" if export.deploy == "fastest" else "the one of export.deploy")
+    return Choice(
+        wanted, "what each target is usually deployed in" if export.deploy == "fastest" else "the one of export.deploy"
+    )

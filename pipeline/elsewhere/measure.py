@@ -138,7 +138,7 @@ def _contestants(
             why = f"it is not in the bundle: {out[kind]}" if kind in out else "it is not in the bundle"
             return replace(absent, reason=absent.reason or why)
         if isinstance(artifact, EngineArtifact):
-            return engine_contestant(absent, path, stage)
+            return engine_contestant(absent, path, threads, pass_alone, stage)
         absent = replace(absent, provider=PROVIDERS[provider], file=path)
         return onnx_contestant(absent, path, threads, provider, pass_alone)
 

@@ -9,6 +9,7 @@ from typing import Any
 from vitcompress.core.artifact_records import Artifact, EngineArtifact, ExportRecord, Rejected
 from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.records import ControlRecord, FoldedInputs
+from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
 from vitcompress.stages.judging.tasks import score_of
@@ -46,6 +47,7 @@ def model_facts(export: ExportRecord, verify: VerifyRecord, artifact: Artifact) 
             facts |= {"agreement": graph.reduced.agreement} if verify.task != "multilabel" else {}
     if isinstance(artifact, EngineArtifact):
         facts |= artifact.model_dump(mode="json", include=_OF_ENGINES)
+        facts["max_difference"] = max(artifact.max_logit_difference.values(), default=None)
     return {name: value for name, value in facts.items() if value is not None}
 
 
@@ -63,7 +65,9 @@ def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
         held_out_images=data.val_images,
         method=inputs.verify.latency_method,
         score=score_of(data.task, data.labelled),
-        rejected=tuple((file_name(one.runtime, one.precision), one.why) for one in rejected),
+        rejected=tuple(
+            (file_name(one.runtime, one.precision, targets.get(one.runtime).suffix), one.why) for one in rejected
+        ),
     )
 
 

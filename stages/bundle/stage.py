@@ -79,8 +79,9 @@ def _model(config: BundleConfig, inputs: Inputs, artifact: Artifact, root: Path)
     facts = model_facts(inputs.export, inputs.verify, artifact)
     if artifact.target == "onnx":
         facts |= {"opt_batch": config.opt_batch, "max_batch": config.max_batch}
-    source = root / artifact.files[0].path
-    return BundledModel(_name(artifact.target, artifact.precision), source, artifact.target, artifact.precision, facts)
+    runtime, (source, *beside) = artifact.target, [root / one.path for one in artifact.files]
+    name, suffix = _name(runtime, artifact.precision), targets.get(runtime).suffix
+    return BundledModel(name, source, runtime, artifact.precision, facts, suffix, tuple(beside))
 
 
 def _timm(inputs: Inputs, root: Path, context: Context) -> dict[str, Path]:

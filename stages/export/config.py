@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -48,8 +48,9 @@ class ExportConfig(Record):
     extra `modelopt`."""
     engine_precision: Annotated[tuple[Precision, ...] | Literal["auto"], BeforeValidator(_listed)] = "auto"
     """Precisions of the engines, all among `precision`: an engine is built of the ONNX graph. The teacher's engine is
-    built in the same, to compare with. auto: those of `precision` where it differs from its default, else what `deploy`
-    names, else fp16 alone."""
+    built in the same, to compare with. auto, of each target those that it can build: those of `precision` where it
+    differs from its default, else what `deploy` names, else the target's own (TensorRT: fp16; what runs on a CPU: fp32
+    and more). A target builds no other than it can."""
     engine_precision_reason: str = ""
     """Why `engine_precision` is what it is; written when `auto` is decided, not meant to be set."""
     deploy: Precision | Literal["fastest"] = "fastest"
@@ -107,8 +108,18 @@ class ExportConfig(Record):
             return self.engine_precision
         named: tuple[Precision, ...] = () if self.deploy == "fastest" else (self.deploy,)
         if self.precision == DEFAULT_PRECISIONS:
-            return named or ("fp16",)
+            own = {one for name in self.engines for one in targets.get(name).default_precisions}
+            return named or tuple(one for one in get_args(Precision) if one in own) or ("fp16",)
         return tuple(dict.fromkeys((*self.precision, *named)))
+
+    def precisions_of(self, name: str) -> tuple[Precision, ...]:
+        """Return what the target ``name`` builds: all that was asked for; of what was decided, what it is meant for."""
+        wanted, target = self.engine_precisions, targets.get(name)
+        if self.engine_precision != "auto" and not self.engine_precision_reason:
+            return wanted
+        usual = self.precision == DEFAULT_PRECISIONS and self.deploy == "fastest"
+        able = target.default_precisions if usual else target.precisions
+        return tuple(one for one in wanted if one in able) or wanted
 
     @property
     def engines(self) -> tuple[str, ...]:

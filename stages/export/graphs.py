@@ -18,8 +18,10 @@ from vitcompress.core.files import reference
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Cost, DataRecord, FileRef, ModelSpec
 from vitcompress.exporters.bundled import EMBEDDING
-from vitcompress.exporters.onnx import OUTPUT, max_difference, onnx_from_module
+from vitcompress.exporters.differences import max_difference
+from vitcompress.exporters.onnx import OUTPUT, onnx_from_module
 from vitcompress.exporters.precision.audit import operator_dtypes
+from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
@@ -95,7 +97,8 @@ def export_module(
         input=config.input,
         output=OUTPUT if not isinstance(module, Normalised) else EMBEDDING,
     )
-    differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
+    with OnnxRunner(path) as runner:
+        differences = max_difference(runner, module, images.images, CHECKED_BATCHES, images.given)
     return OnnxArtifact(
         name=path.stem,
         file=reference(path, root),

@@ -10,10 +10,11 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference
 from vitcompress.core.records import DataRecord, FileRef, ModelSpec
-from vitcompress.exporters.onnx import max_difference
+from vitcompress.exporters.differences import max_difference
 from vitcompress.exporters.precision.compare import LIMITS
 from vitcompress.exporters.precision.recipes import CALIBRATED
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
+from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.graphs import CHECKED_BATCHES, HeldOut
 from vitcompress.stages.images.loaders import sample
@@ -62,7 +63,8 @@ def reduce_graph(
             )
             if facts.how.as_run is not None:
                 module = as_deployed(load_own(build_model(model), weights, root), model).eval()
-                differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
+                with OnnxRunner(path) as runner:
+                    differences = max_difference(runner, module, images.images, CHECKED_BATCHES, images.given)
         except (ResultError, UsageError) as error:  # the latter: too large for it; the other artifacts are good without
             context.say(f"no {precision} of {artifact.file.path.rpartition('/')[2]}: {error}")
             missing[precision] = str(error)

@@ -10,7 +10,7 @@ from vitcompress.core.records import FoldedInputs as Inputs
 from vitcompress.exporters import targets
 from vitcompress.exporters.runners import provider_for
 from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
-from vitcompress.stages.export.engines import build_engines
+from vitcompress.stages.export.engines import Network, build_engines
 from vitcompress.stages.export.graphs import export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
 from vitcompress.stages.export.projector import choose_graph
@@ -44,11 +44,15 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     reduced, missing = reduce_graph(config, wanted, student[graph], spec, weights, inputs.data, images, context)
     named = ", ".join(config.engines)
     asked = f"asked for with export.target: {named}" if named else "no engine was asked for"
-    engines = build_engines(config, {"fp32": student[graph], **reduced}, missing, context)
+    network = Network({"fp32": student[graph], **reduced}, missing, spec, weights, inputs.data, images)
+    engines = build_engines(config, network, context)
     compared = {one.precision for one in engines if one.file is not None}
     if provider_for(make_accelerator(context.device).device.type) == "cuda":
         compared |= set(reduced)  # on a CPU fp32 stands for them: int8 of a large teacher takes minutes
     of_teacher, not_of_teacher = reduce_teacher(config, teacher, of, compared, inputs.data, teacher_images, context)
+    as_teacher = Network(
+        {"fp32": teacher, **of_teacher}, not_of_teacher, of.model, of.weights, inputs.data, teacher_images, "teacher"
+    )
     return ExportRecord(
         deployed=graph,
         deployed_why=why,
@@ -58,7 +62,7 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         missing=missing,
         teacher=teacher,
         teacher_reduced=of_teacher,
-        teacher_engines=teacher_engines(config, {"fp32": teacher, **of_teacher}, not_of_teacher, of, engines, context),
+        teacher_engines=teacher_engines(config, as_teacher, of, engines, context),
         teacher_preprocess=teacher_images.preprocess,
         engines=engines,
         engines_why=config.target_reason or asked,

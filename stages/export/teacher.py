@@ -6,7 +6,7 @@ stay the same. ``FILE.json`` beside each has the fingerprint of its inputs, and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +14,13 @@ from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Prec
 from vitcompress.core.context import Context
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.kept import Kind, keep, kept
+from vitcompress.core.machine import processor
 from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
 from vitcompress.exporters.precision.modelopt import PACKAGES
 from vitcompress.stages.export.config import ExportConfig
-from vitcompress.stages.export.engines import build_engine
+from vitcompress.stages.export.engines import Network, build_engine
 from vitcompress.stages.export.graphs import HeldOut
 from vitcompress.stages.export.precisions import reduce_graph
 
@@ -57,8 +58,7 @@ def reduce_teacher(
 
 def teacher_engines(
     config: ExportConfig,
-    graphs: Mapping[Precision, OnnxArtifact],
-    missing: Mapping[Precision, str],
+    network: Network,
     teacher: TeacherRecord,
     students: Sequence[EngineArtifact],
     context: Context,
@@ -72,13 +72,14 @@ def teacher_engines(
     found = []
     for student in (one for one in students if one.file is not None):
         precision, target = student.precision, targets.get(student.flavour)
-        build = partial(build_engine, config, target.name, precision, graphs, missing, context, of="teacher")
-        graph = graphs.get(precision)
+        build = partial(build_engine, config, target.name, precision, network, context)
+        graph = network.graphs.get(precision)
         if graph is None:
             found.append(build())  # nothing but the reason
             continue
         versions = targets.installed_versions(["vitcompress", *target.distributions])
-        key = fingerprint(_digests(graph, teacher), target.name, versions, precision, built, gpu)
+        here = gpu if target.runs_on == "gpu" else processor()
+        key = fingerprint(_digests(graph, teacher), target.name, versions, precision, built, here)
         path = context.run.root / "export" / f"{graph.name}.{target.name}"
         engine = _kept(EngineArtifact, path, key, context)
         if engine is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
 from vitcompress.exporters import targets
 from vitcompress.exporters.runners import OnnxRunner, Provider
+from vitcompress.exporters.targets import Target
 from vitcompress.stages.judging.contestant import Contestant, Infer
 
 
@@ -39,12 +40,28 @@ def onnx_contestant(absent: Contestant, path: Path, threads: int, provider: Prov
     )
 
 
-def engine_contestant(absent: Contestant, path: Path, stack: ExitStack) -> Contestant:
-    """Return what a target built as a contestant, open as long as ``stack``; where it cannot run, with the reason."""
+@contextmanager
+def _built_anew(target: Target, path: Path, threads: int) -> Iterator[Infer]:
+    with target.open(path, threads) as runner:
+        yield runner.infer
+
+
+def engine_contestant(
+    absent: Contestant, path: Path, threads: int, pass_alone: ExitStack, stage: ExitStack
+) -> Contestant:
+    """Return what a target built as a contestant; where it cannot run, with the reason.
+
+    What runs on a CPU is open as long as ``pass_alone``, for it is opened anew to be timed; an engine, which lies in
+    the GPU's memory, as long as ``stage``.
+    """
     absent = replace(absent, file=path)
     try:
-        runner = stack.enter_context(targets.get(absent.runtime).open(path))
+        target = targets.get(absent.runtime)
+        on_cpu = target.runs_on == "cpu"
+        runner = (pass_alone if on_cpu else stage).enter_context(target.open(path, threads))
     except (EnvironmentLacksError, BundleError, UsageError) as error:
         return replace(absent, reason=str(error))
+    if on_cpu:
+        return replace(absent, infer=runner.infer, reason="", anew=partial(_built_anew, target, path, threads))
     on_gpu = getattr(runner, "time", None)  # what runs on a GPU times itself there
     return replace(absent, infer=runner.infer, reason="", on_gpu=on_gpu)

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,7 +92,7 @@ def _contestants(
 ) -> list[Contestant]:
     """Return the teacher first in each runtime; then every student graph, and the deployed one's precisions.
 
-    ONNX files are open as long as ``pass_alone``, engines, which are not opened anew, as long as ``stage``.
+    What runs on a CPU is open as long as ``pass_alone``; engines on a GPU, which are not, as long as ``stage``.
     """
     root = context.run.root
     own, student, export = inputs.teacher.preprocess, inputs.student.preprocess, inputs.export
@@ -109,6 +108,12 @@ def _contestants(
         absent = Contestant(model, "onnx", spec, None, provider=asked, precision=artifact.precision, file=path)
         return onnx_contestant(absent, path, threads, provider, pass_alone)
 
+    def built(model: str, spec: PreprocessSpec, engine: EngineArtifact) -> Contestant:
+        absent = Contestant(model, engine.flavour, spec, None, engine.max_batch, engine.reason, "", engine.precision)
+        if engine.file is None:
+            return absent
+        return engine_contestant(absent, root / engine.file.path, threads, pass_alone, stage)
+
     graphs = inputs.fold.models
     return [
         in_torch(TEACHER, own, inputs.teacher.model, inputs.teacher.weights),
@@ -117,15 +122,9 @@ def _contestants(
         *(in_onnx(TEACHER, export.teacher_preprocess, artifact) for artifact in export.teacher_reduced.values()),
         *(in_onnx(graph, export.preprocess, artifact) for graph, artifact in export.student.items()),
         *(in_onnx(export.deployed, export.preprocess, artifact) for artifact in export.reduced.values()),
-        *(_engine(TEACHER, export.teacher_preprocess, engine, root, stage) for engine in export.teacher_engines),
-        *(_engine(export.deployed, export.preprocess, engine, root, stage) for engine in export.engines),
+        *(built(TEACHER, export.teacher_preprocess, engine) for engine in export.teacher_engines),
+        *(built(export.deployed, export.preprocess, engine) for engine in export.engines),
     ]
-
-
-def _engine(model: str, spec: PreprocessSpec, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
-    """Return what a target built as a contestant; where it cannot run, it has a reason instead of a way to."""
-    absent = Contestant(model, engine.flavour, spec, None, engine.max_batch, engine.reason, "", engine.precision)
-    return absent if engine.file is None else engine_contestant(absent, root / engine.file.path, stack)
 
 
 def _compiled(inputs: Inputs, context: Context, device: torch.device, batches: Sequence[int]) -> Contestant:

@@ -15,7 +15,8 @@ from torch import nn
 
 import vitcompress.exporters.onnx as under_test
 from vitcompress.core.errors import ResultError
-from vitcompress.exporters.onnx import INPUT, OUTPUT, max_difference, onnx_from_module
+from vitcompress.exporters.differences import max_difference
+from vitcompress.exporters.onnx import INPUT, OUTPUT, onnx_from_module
 from vitcompress.exporters.runners import OnnxRunner
 
 
@@ -29,7 +30,8 @@ def test_agrees_with_torch_on_digits_at_every_batch_size(
 ) -> None:
     spread = logits_of(model, images).std()
     assert spread > 0.1  # logits that all but agree would make any comparison pass
-    differences = max_difference(onnx_file, model, images, tuple(range(1, 9)))
+    with OnnxRunner(onnx_file) as runner:
+        differences = max_difference(runner, model, images, tuple(range(1, 9)))
     assert list(differences) == [str(batch) for batch in range(1, 9)]
     assert max(differences.values()) < 1e-4 * max(1.0, spread)
 
@@ -37,11 +39,14 @@ def test_agrees_with_torch_on_digits_at_every_batch_size(
 def test_difference_notices_another_model_and_what_is_no_number(
     onnx_file: Path, model: nn.Module, images: NDArray[np.float32]
 ) -> None:
-    assert min(max_difference(onnx_file, tiny_vit(seed=1), images).values()) > 0.1
-    broken = copy.deepcopy(model)
-    for value in (float("nan"), float("inf")):
-        broken.head.bias.data[3] = value
-        assert set(max_difference(onnx_file, broken, images).values()) == {float("inf")}
+    with OnnxRunner(onnx_file) as runner:
+        assert min(max_difference(runner, tiny_vit(seed=1), images).values()) > 0.1
+        broken = copy.deepcopy(model)
+        for value in (float("nan"), float("inf")):
+            broken.head.bias.data[3] = value
+            assert set(max_difference(runner, broken, images).values()) == {float("inf")}
+        runner.max_batch = 2
+        assert set(max_difference(runner, model, images, (1, 2, 7))) == {"1", "2"}, "no larger batch than it takes"
 
 
 def test_graph_is_what_tensorrt_likes(onnx_file: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
 from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
-from vitcompress.stages.export.engines import build_engines
+from vitcompress.stages.export.engines import Network, build_engines
 from vitcompress.stages.export.stage import Inputs
 from vitcompress.stages.export.teacher import reduce_teacher, teacher_engines
 from vitcompress.stages.images.loaders import sample
@@ -56,6 +56,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(nodes=1, opset=20, seconds=0.1, data=data)
 
     monkeypatch.setattr(graphs, "onnx_from_module", write)
+    monkeypatch.setattr(graphs, "OnnxRunner", MagicMock())
     monkeypatch.setattr(graphs, "max_difference", lambda *_: {"1": 1e-7})
     monkeypatch.setattr(graphs, "operator_dtypes", lambda *_: {})
 
@@ -195,12 +196,21 @@ def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     assert record.not_made == (() if default else (f"fp16 ONNX: {REASON}",))
 
 
-def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inputs, ExportRecord]) -> None:
-    context, _, record = exported
+def network_of(inputs: Inputs, record: ExportRecord) -> Network:
     made: dict[Precision, OnnxArtifact] = {"fp32": record.student["lift-folded"], **record.reduced}
+    images = graphs.held_out(inputs.data, inputs.student.preprocess, config(input="uint8"))
+    spec, weights = inputs.fold.models["lift-folded"], inputs.fold.graphs["lift-folded"]
+    return Network(made, {}, spec, weights, inputs.data, images)
+
+
+def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inputs, ExportRecord]) -> None:
+    context, inputs, record = exported
+    network = network_of(inputs, record)
     with installed(PretendTarget):
-        settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"))
-        fp32, int8 = build_engines(settings, made, {}, context)
+        settings = config(target=("onnx", "pretend"), engine_precision=("fp32", "int8"))
+        fp32, int8 = build_engines(settings, network, context)
+        (usual,) = build_engines(config(target=("onnx", "pretend")), network, context)
+        assert (usual.precision, max(usual.max_logit_difference.values()) < 1e-4) == ("fp32", True)
         assert is_intact(fp32.files[0], context.run.root)
         assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
     with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
@@ -219,7 +229,9 @@ def test_the_teachers_engine_is_built_once_for_what_it_is_made_of(
         built.clear()
         with installed(PretendTarget):
             settings = config(target=("onnx", "pretend"), **changes)
-            return teacher_engines(settings, {"fp32": record.teacher}, {}, teacher, (student, nothing), context)
+            own = {"spec": inputs.teacher.model, "weights": inputs.teacher.weights, "of": "teacher"}
+            network = replace(network_of(inputs, record), graphs={"fp32": record.teacher}, **own)
+            return teacher_engines(settings, network, teacher, (student, nothing), context)
 
     (first,) = made()
     assert (built, first.status) == (["teacher"], "built")
@@ -240,7 +252,7 @@ def test_the_teachers_engine_is_built_once_for_what_it_is_made_of(
     monkeypatch.setattr(PretendTarget, "build", Mock(side_effect=ResultError(REASON)))
     (refused,) = made(max_batch=32)
     assert (refused.status, refused.reason) == ("unavailable", REASON)
-    assert "no fp32 engine of the teacher: node 'blocks.0.attn'" in said(context)
+    assert "no fp32 Pretend Runtime of the teacher: node 'blocks.0.attn'" in said(context)
 
 
 def test_the_teacher_is_reduced_to_what_the_students_engines_are_in_and_once(

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Graph, ModelSpec
-from vitcompress.exporters.onnx import max_difference, onnx_from_module
+from vitcompress.exporters.differences import max_difference
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
 from vitcompress.stages.distill.job import with_taps
 from vitcompress.stages.distill.losses.terms import distillation_terms
@@ -176,7 +178,8 @@ def test_every_student_is_exported_with_torchs_logits(name: str, graph: str, tmp
     images = torch.randn(3, 3, size, size)
     with torch.no_grad():
         largest = float(model(images).abs().max())
-    found = max_difference(tmp_path / "model.onnx", model, images.numpy(), (1, 3))
+    with OnnxRunner(tmp_path / "model.onnx") as runner:
+        found = max_difference(runner, model, images.numpy(), (1, 3))
     assert max(found.values()) < 1e-4 * max(1.0, largest)
 
 
