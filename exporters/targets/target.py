@@ -100,6 +100,13 @@ class Target(ABC):
         if not found.yes:
             raise EnvironmentLacksError(found.why)
 
+    def install(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Make the target's own environment in an empty ``folder`` (``exporters.environments``), saying what it does.
+
+        A UsageError is raised where the target has none: it runs in the environment of this program.
+        """
+        raise UsageError(f"{self.title} needs no environment of its own: {self.available().why}.")
+
     def build(self, graph: OnnxArtifact, options: BuildOptions) -> Artifact:
         """Build what this target runs of an ONNX graph, in the graph's precision.
 
