@@ -1,10 +1,10 @@
 """Which artifacts go into the bundle, and which of them is recommended: rules over measured numbers, nothing else.
 
-1. An int8 or fp8 graph that loses more than ``max_int8_drop`` points of top-1 against fp32 on the held-out images stays
-   out, and so do the engines made of it.
+1. An int8, fp8 or int4 graph that loses more than ``max_int8_drop`` points of top-1 against fp32 on the held-out images
+   stays out, and so do the engines made of it.
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
-   by session, in which both were timed side by side.
+   by session, in which both were timed side by side. An int4 artifact also stays in where it is smaller than these.
 3. From fp32 on, an artifact is recommended if it is faster in that sense than the one recommended before. Of several
    engines that were not measured, it is fp16, which halves the file, else the widest; the speed of int8 is unknown.
 """
@@ -22,11 +22,11 @@ from vitcompress.core.measured_records import LatencyRow, VerifyRecord
 from vitcompress.exporters.latency import speedup_interval
 from vitcompress.stages.bundle.config import BundleConfig
 
-ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8")
+ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8", "int4")
 """From the widest on."""
 _REPEATABLE = 1.01
 """Ratio of times that can be another one in the next process (docs/platform.md): no reason to choose one."""
-QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
+QUANTIZED: tuple[Precision, ...] = ("int8", "fp8", "int4")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def choose(
     config: BundleConfig, runtime: Runtime, export: ExportRecord, verify: VerifyRecord, score: str = "top-1"
 ) -> Choice:
     """Return a runtime's artifacts; a UsageError is raised where ``export.deploy`` was not made or stays out."""
-    made = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
+    made = {one.precision: one.bytes for one in export.artifacts if one.target == runtime and one.file is not None}
     # An engine is judged by the accuracy of its graph in ONNX Runtime.
     rows = {one: verify.accuracy_of(export.deployed, "onnx", one) for one in ORDER}
     top1 = {one: row.top1 for one, row in rows.items() if row is not None and row.top1 is not None}
@@ -54,7 +54,7 @@ def choose(
     rejected: list[Rejected] = []
     kept: list[Precision] = []
     for precision in (one for one in ORDER if one in made):
-        why = _why_rejected(config, precision, kept, top1, times, score) if precision in QUANTIZED else ""
+        why = _why_rejected(config, precision, kept, top1, times, made, score) if precision in QUANTIZED else ""
         if why:
             rejected.append(Rejected(runtime=runtime, precision=precision, why=why))
         else:
@@ -76,6 +76,7 @@ def _why_rejected(
     wider: Sequence[Precision],
     top1: Mapping[Precision, float],
     times: Mapping[Precision, LatencyRow],
+    sizes: Mapping[Precision, int],
     score: str,
 ) -> str:
     """Return why a quantized artifact stays out; empty when it does not."""
@@ -87,7 +88,11 @@ def _why_rejected(
     for other in wider:
         if {precision, other} <= times.keys() and not _faster(times[precision], times[other]):
             mine, theirs = _milliseconds(times[precision]), _milliseconds(times[other])
-            return f"it is not faster than {other} at batch 1 ({mine} against {theirs})"
+            why = f"it is not faster than {other} at batch 1 ({mine} against {theirs})"
+            if precision != "int4":
+                return why
+            if sizes[precision] >= sizes[other]:
+                return f"{why}, and not smaller ({sizes[precision]:,} bytes against {sizes[other]:,})"
     return ""
 
 

@@ -30,7 +30,9 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
     built_in = [name for name, target in targets.BUILT_IN.items() if target.kind == "engine"]
     names = dict.fromkeys([*built_in, *(one.target for one in export.engines)])
     engines = [choose(config, name, export, inputs.verify, score) for name in names]
-    engine = next((choice for choice in engines if choice.recommended), engines[-1])
+    tried = {one.target for one in export.engines}
+    reasons = [choice for choice in engines if choice.runtime in tried]
+    engine = next((choice for choice in engines if choice.recommended), (reasons or engines)[-1])
     choices = [onnx, *engines]
     rejected = tuple(one for choice in choices for one in choice.rejected)
     kinds: dict[Kind, Choice] = {"onnx": onnx, "engine": engine}

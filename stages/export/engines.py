@@ -88,7 +88,7 @@ def build_engine(
             why = network.missing.get(precision, "export.precision does not have it")
             raise ResultError(f"there is no {precision} graph to build it of: {why}")
         if precision not in target.precisions:
-            raise ResultError(f"{target.title} does not run {precision}")
+            raise ResultError(f"{target.title} does not run {precision}; it runs {', '.join(target.precisions)}")
         made = target.build(network.graphs[precision], network.options(config, root))
         assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
         if target.runs_on == "cpu":
