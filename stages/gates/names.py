@@ -26,8 +26,10 @@ def name_of(runtime: str, precision: str) -> str:
 
 def parts_of(name: str) -> tuple[str, Precision]:
     """Return runtime and precision of an artifact's name, such as ``onnx-int8`` or ``tensorrt-rtx-fp16``."""
-    precision = max((one for one in get_args(Precision) if name.endswith(f"-{one}")), key=len)
-    return name.removesuffix(f"-{precision}"), precision  # names are checked when settings are
+    precision: Precision = next(
+        one for one in get_args(Precision) if name.endswith(f"-{one}")
+    )  # int8-qat has two parts
+    return name.removesuffix(f"-{precision}"), precision
 
 
 def artifact_names(wanted: Iterable[str] = ()) -> tuple[str, ...]:

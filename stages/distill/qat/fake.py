@@ -34,7 +34,7 @@ _CHUNK = 16
 """Images at a time in calibration."""
 
 
-def quantised_layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def quantised_layers(network: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """Yield the layers that the int8 graph quantises, by name; CaiT's maps over heads multiply from the other side."""
     over_heads = {
         id(part)
