@@ -1,12 +1,15 @@
 """Which artifacts go into the bundle, and which of them is recommended: rules over measured numbers, nothing else.
 
+Of two artifacts of the same arithmetic, int8 and int8-qat, none is the wider one.
+
 1. An int8, fp8 or int4 graph that loses more than ``max_int8_drop`` points of top-1 against fp32 on the held-out images
    stays out, and so do the engines made of it.
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
    by session, in which both were timed side by side. An int4 artifact also stays in where it is smaller than these.
-3. From fp32 on, an artifact is recommended if it is faster in that sense than the one recommended before. Of several
-   engines that were not measured, it is fp16, which halves the file, else the widest; the speed of int8 is unknown.
+3. From fp32 on, an artifact is recommended if it is faster in that sense than the one recommended before; or, where
+   that is of the same arithmetic and not faster, if it is more accurate on the held-out images. Of several engines that
+   were not measured, it is fp16, which halves the file, else the widest; the speed of int8 is unknown.
 """
 
 from __future__ import annotations
@@ -16,17 +19,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitcompress.core.artifact_records import ExportRecord, Precision, Rejected, Runtime
+from vitcompress.core.artifact_records import ExportRecord, Precision, Rejected, Runtime, arithmetic_of
 from vitcompress.core.errors import UsageError
 from vitcompress.core.measured_records import LatencyRow, VerifyRecord
 from vitcompress.exporters.latency import speedup_interval
 from vitcompress.stages.bundle.config import BundleConfig
 
-ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8", "int4")
+ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "int8-qat", "fp8", "int4")
 """From the widest on."""
 _REPEATABLE = 1.01
 """Ratio of times that can be another one in the next process (docs/platform.md): no reason to choose one."""
-QUANTIZED: tuple[Precision, ...] = ("int8", "fp8", "int4")
+QUANTIZED: tuple[Precision, ...] = ("int8", "int8-qat", "fp8", "int4")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def choose(
         reasons = dict.fromkeys([*failed, *(one.why for one in rejected)])
         return Choice(runtime, (), None, "; ".join(reasons) or export.engines_why, tuple(rejected))
     else:
-        recommended, why = _fastest(runtime, kept, times)
+        recommended, why = _fastest(runtime, kept, times, top1)
     return Choice(runtime, tuple(kept), recommended, why, tuple(rejected))
 
 
@@ -85,7 +88,7 @@ def _why_rejected(
             f"it loses {top1['fp32'] - top1[precision]:.2f} points of {score} against fp32 on the held-out images, "
             f"more than export.max_int8_drop {config.max_int8_drop:g}"
         )
-    for other in wider:
+    for other in (one for one in wider if arithmetic_of(one) != arithmetic_of(precision)):
         if {precision, other} <= times.keys() and not _faster(times[precision], times[other]):
             mine, theirs = _milliseconds(times[precision]), _milliseconds(times[other])
             why = f"it is not faster than {other} at batch 1 ({mine} against {theirs})"
@@ -111,7 +114,10 @@ def _asked(
 
 
 def _fastest(
-    runtime: Runtime, kept: Sequence[Precision], times: Mapping[Precision, LatencyRow]
+    runtime: Runtime,
+    kept: Sequence[Precision],
+    times: Mapping[Precision, LatencyRow],
+    top1: Mapping[Precision, float],
 ) -> tuple[Precision, str]:
     """Return the fastest precision where that was measured, and by what numbers."""
     if runtime != "onnx" and not times and len(kept) == 1:
@@ -121,16 +127,17 @@ def _fastest(
         found = "not every engine was measured here" if times else "no engine was measured here"
         why = "fp16 halves the file, and what the others gain" if best == "fp16" else "what a narrower one gains"
         return best, f"{found}; {why} in time is unknown"
-    best = kept[0]
-    for one in kept[1:]:
-        if {one, best} <= times.keys() and _faster(times[one], times[best]):
-            best = one
+    best, more = kept[0], ""
+    for one in (one for one in kept[1:] if {one, best} <= times.keys()):
+        gain = top1.get(one, 0.0) - top1.get(best, 0.0) if arithmetic_of(one) == arithmetic_of(best) else 0.0
+        if _faster(times[one], times[best]) or (gain > 0 and not _faster(times[best], times[one])):
+            best, more = one, f"; as fast as {best}, and {gain:.2f} points more accurate" if gain > 0 else ""
     others = [one for one in kept if one in times and one != best]
     if not others or best not in times:
         return best, "nothing else was measured"
     told = ", ".join(f"{one} {_milliseconds(times[one])}" for one in others)
     word = "the fastest" if best != kept[0] else "no other is faster"
-    return best, f"{word} at batch 1: {_milliseconds(times[best])} against {told}"
+    return best, f"{word} at batch 1: {_milliseconds(times[best])} against {told}{more}"
 
 
 def _faster(one: LatencyRow, other: LatencyRow) -> bool:
