@@ -212,7 +212,8 @@ def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inp
         (usual,) = build_engines(config(target=("onnx", "pretend")), network, context)
         assert (usual.precision, max(usual.max_logit_difference.values()) < 1e-4) == ("fp32", True)
         assert is_intact(fp32.files[0], context.run.root)
-        assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
+        assert int8.reason.startswith("Pretend Runtime does not run int8")
+        assert not int8.files
     with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
         config(target=("onnx", "pretend"))
 
