@@ -22,8 +22,9 @@ from student_init import load_pixels, rows
 from vitcompress.core.records import ModelSpec
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import dump_yaml, load_layer, merge, validate, with_absolute_paths
-from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
 from vitcompress.pipeline.config.facts import Facts
+from vitcompress.pipeline.config.rules import decide
 from vitcompress.pipeline.plan import BY_NAME
 from vitcompress.pipeline.request import identity
 from vitcompress.pipeline.runner import Runner

@@ -14,8 +14,9 @@ from rich.console import Console
 from vitcompress.core.files import references_in, write_atomic
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, dump_yaml
-from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
 from vitcompress.pipeline.config.facts import Facts
+from vitcompress.pipeline.config.rules import decide
 from vitcompress.pipeline.plan import BY_NAME
 from vitcompress.pipeline.request import identity, notes
 from vitcompress.pipeline.runner import Runner

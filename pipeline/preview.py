@@ -21,8 +21,9 @@ from vitcompress.core.records import DataRecord
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, with_absolute_paths
 from vitcompress.pipeline.config.choice import Choice
-from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
 from vitcompress.pipeline.config.facts import Earlier, Facts
+from vitcompress.pipeline.config.rules import decide
 from vitcompress.pipeline.machine import threads_each
 from vitcompress.pipeline.plan import STAGES
 from vitcompress.pipeline.request import default_output, identity, refuse_inside_data

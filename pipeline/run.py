@@ -71,9 +71,10 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
         with runner.run.locked():
             runner.line("run", str(root))
             return _carry_out(runner, known, config, command)
-    from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+    from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
     from vitcompress.pipeline.config.facts import Earlier, Facts
     from vitcompress.pipeline.config.networks import size_notes
+    from vitcompress.pipeline.config.rules import decide
 
     absent = absent_folders(root)
     fresh = not (root / "state.json").is_file()
@@ -201,8 +202,9 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
     """Return ``resolved`` with a strategy, told and remembered where the analysis of the teacher decides it now."""
     if resolved.student.strategy != "auto":
         return resolved
-    from vitcompress.pipeline.config.decide import WITH_ANALYSIS, decide
+    from vitcompress.pipeline.config.decide import WITH_ANALYSIS
     from vitcompress.pipeline.config.facts import Facts
+    from vitcompress.pipeline.config.rules import decide
 
     analysis: Any = runner.records["analyze"]
     decided, choices = decide(resolved, Facts(asked, analysis=analysis), WITH_ANALYSIS)
@@ -216,8 +218,9 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
 
 def _with_targets(config: RunConfig, asked: set[str]) -> RunConfig:
     """Return the config with targets for this machine and engines' precisions, unless an earlier command named them."""
-    from vitcompress.pipeline.config.decide import EXPORT, decide
+    from vitcompress.pipeline.config.decide import EXPORT
     from vitcompress.pipeline.config.facts import Facts
+    from vitcompress.pipeline.config.rules import decide
 
     # "auto" was decided, perhaps on another machine, or for other settings
     again = [name for name in ("target", "engine_precision") if getattr(config.export, f"{name}_reason")]

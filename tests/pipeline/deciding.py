@@ -6,8 +6,9 @@ from typing import Any
 
 from vitcompress.core.records import DataRecord
 from vitcompress.pipeline.config import RunConfig, merge, validate
-from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
 from vitcompress.pipeline.config.facts import Earlier, Facts
+from vitcompress.pipeline.config.rules import decide
 
 
 def images(train: int = 1438, classes: int = 10, val: int = 10) -> DataRecord:

@@ -11,8 +11,9 @@ from report.sample_reports import advice
 from vitcompress.core.analysis_records import AnalyzeRecord
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.config import RunConfig, merge, validate
-from vitcompress.pipeline.config.decide import WITH_ANALYSIS, decide
+from vitcompress.pipeline.config.decide import WITH_ANALYSIS
 from vitcompress.pipeline.config.facts import Facts
+from vitcompress.pipeline.config.rules import decide
 from vitcompress.pipeline.request import default_output, identity
 
 AUTO = {"student": {"strategy": "auto"}}
