@@ -134,6 +134,15 @@ def cell(work: Path, data: Path, teacher: One, student: One, strategy: str) -> s
     return f"{exported:.1e}{folded}{fused}"
 
 
+def _noted(found: str, notes: dict[str, int], student: One) -> str:
+    """Return a cell with its words, the same for many, as a number of the list below the table."""
+    number, *words = found.split(", branches")
+    note = f"branches{words[0]}".capitalize() if words else ""
+    if found.startswith("refused: "):
+        number, note = "refused", found.replace(student.model.partition(".")[0], "STUDENT")
+    return f"{number} ({notes.setdefault(note, len(notes) + 1)})" if note else number
+
+
 @click.command(help=__doc__)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/networks"), show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=PAGE, show_default=True)
@@ -151,12 +160,14 @@ def main(work: Path, output: Path, only: str) -> None:
         "| teacher | student | " + " | ".join(STRATEGIES) + " |",
         "| --- | --- | " + " | ".join("---" for _ in STRATEGIES) + " |",
     ]
+    notes: dict[str, int] = {}
     for teacher in (one for one in teachers(work) if only in one.name):
         for student in STUDENTS:
             found = [cell(work, folders[teacher.source], teacher, student, strategy) for strategy in STRATEGIES]
             click.echo(f"{teacher.name} -> {student.name}: {'; '.join(found)}", err=True)
-            lines.append(f"| {teacher.name} | {student.name} | " + " | ".join(found) + " |")
-    output.write_text("\n".join(lines) + "\n")
+            cells = [_noted(one, notes, student) for one in found]
+            lines.append(f"| {teacher.name} | {student.name} | " + " | ".join(cells) + " |")
+    output.write_text("\n".join([*lines, "", *(f"{place}. {note}" for note, place in notes.items())]) + "\n")
     click.echo(f"wrote {output}")
 
 
