@@ -70,8 +70,10 @@ def test_a_weight_is_off_by_less_than_a_step() -> None:
     assert np.median(error[1:]) < 0.06 * largest.max()
 
 
-def test_a_network_is_audited_and_what_cannot_take_it_is_left(onnx_file: Path, images: NDArray[np.float32]) -> None:
-    target = onnx_file.with_name("int4.onnx")
+def test_a_network_is_audited_and_what_cannot_take_it_is_left(
+    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]
+) -> None:
+    target = tmp_path / "int4.onnx"
     facts = reduced_from_onnx(
         onnx_file, target, "int4", calibration=images[:0], checked=images, limits=Limits(difference=1.0, agreement=0.0)
     )
