@@ -3,9 +3,9 @@
     python benchmarks/precision.py --json benchmarks/results/precision.json
 
 Three tiny networks trained on the digits (differences mean something only where logits do), and DeiT-Tiny at full
-size with random weights (sizes and latency). Latency is ONNX Runtime's on the CPU, one thread, interleaved in one
-process with fp32 twice, whose ratio to itself shows the noise. bf16 and fp8 are left out where NVIDIA ModelOpt is not
-installed.
+size with random weights (sizes and latency). Latency is that of ONNX Runtime, and of OpenVINO (".xml"), on one
+thread, interleaved in one process with fp32 twice, whose ratio to itself shows the noise. It is processor time: that of
+a busy machine too. bf16 and fp8 are left out where NVIDIA ModelOpt is not installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from vitcompress.core.errors import CompressError, EnvironmentLacksError
 from vitcompress.exporters.onnx import onnx_from_module
 from vitcompress.exporters.precision.compare import Limits
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
-from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.exporters.runners import OnnxRunner, Runner
+from vitcompress.exporters.runners.openvino import OpenvinoRunner, import_openvino
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -73,7 +74,7 @@ def trained(name: str, shape: dict[str, Any], epochs: int) -> torch.nn.Module:
 def reduced(source: Path, calibration: NDArray[Any], checked: NDArray[Any]) -> dict[str, dict[str, Any]]:
     """Facts by precision, and the engine of each where tensorrt-rtx is installed."""
     rows: dict[str, dict[str, Any]] = {"fp32": {"bytes": source.stat().st_size}}
-    for precision in ("fp16", "int8", "bf16", "fp8"):
+    for precision in ("fp16", "int8", "bf16", "fp8", "int4"):
         said: list[str] = []
         target = source.with_name(f"{precision}.onnx")
         try:
@@ -86,7 +87,7 @@ def reduced(source: Path, calibration: NDArray[Any], checked: NDArray[Any]) -> d
         made = {"nodes": facts.nodes, "bytes": facts.bytes, "seconds": facts.seconds, "audit": facts.audit}
         rows[precision] = {**facts.how.model_dump(mode="json"), **made, "said": said}
     if "tensorrt-rtx" in installed_flavours():
-        for precision, row in rows.items():
+        for precision, row in ((one, row) for one, row in rows.items() if one != "int4"):
             row["engine"] = engine(source.with_name(f"{precision}.onnx"), precision)
     return rows
 
@@ -112,14 +113,20 @@ def engine(path: Path, precision: Precision) -> dict[str, Any]:
 def latency(folder: Path, images: NDArray[np.float32], rounds: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of a batch, and the median of fp32's time over each one's, round by round."""
     files = {path.stem: path for path in sorted(folder.glob("*.onnx")) if path.stem != "bf16"}
-    runners = {name: OnnxRunner(path, threads=1) for name, path in {**files, "fp32 again": files["fp32"]}.items()}
+    runners: dict[str, Runner] = {name: OnnxRunner(path, threads=1) for name, path in files.items()}
+    runners["fp32 again"] = OnnxRunner(files["fp32"], threads=1)
+    ov = import_openvino()
+    for name in ("fp32", "fp16", "int8"):
+        path = folder / f"{name}.xml"
+        ov.save_model(ov.Core().read_model(str(files[name])), str(path), compress_to_fp16=name == "fp16")
+        runners[path.name] = OpenvinoRunner(path, threads=1)
     times: dict[str, list[float]] = {name: [] for name in runners}
     for index in range(rounds + 2):
         names = list(runners)
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            started = time.perf_counter()
+            started = time.process_time()
             runners[name].infer(images)
-            times[name].append(time.perf_counter() - started)
+            times[name].append(time.process_time() - started)
     steady = {name: np.array(values[2:]) for name, values in times.items()}
     return {
         name: {"ms": float(np.median(values)) * 1e3, "speedup": float(np.median(steady["fp32"] / values))}
@@ -133,11 +140,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=45)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", help="one of the networks")
     options = parser.parse_args()
     images, _ = digits()
     large = np.ascontiguousarray(images[:64].repeat(7, axis=2).repeat(7, axis=3))
     results: dict[str, Any] = {}
-    for name in (*NETWORKS, "DeiT-Tiny 224"):
+    for name in (options.only,) if options.only else (*NETWORKS, "DeiT-Tiny 224"):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "fp32.onnx"
             full = name not in NETWORKS

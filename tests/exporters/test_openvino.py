@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from engine_graphs import fp16_file, int8_file, linear_file, pixels_file
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.core.files import is_intact, reference
 from vitcompress.core.records import Cost
 from vitcompress.exporters import targets
@@ -25,7 +26,7 @@ TARGET = targets.get("openvino")
 
 def built(source: Path, folder: Path, precision: Precision = "fp32") -> tuple[EngineArtifact, Path]:
     """What is built of a graph in ``folder``, and its path."""
-    (folder / "export").mkdir()
+    (folder / "export").mkdir(parents=True)
     path = folder / "export" / "student.onnx"
     path.write_bytes(source.read_bytes())
     checks = {"max_logit_difference": {}, "tolerance": 1e-3, "seconds": 1.0, "precision": precision}
@@ -43,18 +44,13 @@ def test_it_gives_the_logits_of_onnx_runtime_at_any_batch(
     made, path = built(onnx_file, tmp_path)
     assert [one.path for one in made.files] == ["export/student.openvino.xml", "export/student.openvino.bin"]
     assert all(is_intact(one, tmp_path) for one in made.files)
-    assert (made.target, made.precision, made.version) == ("openvino", "fp32", made.version)
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        "student.onnx", "student.openvino.bin", "student.openvino.xml"
-    ]  # fmt: skip
+    assert (made.target, made.precision, len(list(path.parent.iterdir()))) == ("openvino", "fp32", 3)
     with TARGET.open(path) as runner, OnnxRunner(onnx_file) as expected:
         assert (runner.input, runner.size, runner.channels, runner.classes) == ("float", 32, 3, 10)
         first = runner.infer(images[:1])
         for batch in (1, 7, 2, 12):
             np.testing.assert_allclose(runner.infer(images[:batch]), expected.infer(images[:batch]), atol=1e-5)
         np.testing.assert_allclose(first, expected.infer(images[:1]), atol=1e-5)  # later requests left it alone
-        with pytest.raises(UsageError, match=r"takes normalised images, float32 .* float64"):
-            runner.infer(images.astype(np.float64))
 
 
 def test_pixels_are_taken_as_they_are(tmp_path: Path, onnx_file: Path) -> None:
@@ -71,17 +67,12 @@ def test_a_reduced_precision_is_smaller_and_near(
 ) -> None:
     given = (onnx_file, tmp_path / "reduced.onnx", *([images] if precision == "int8" else []))
     source = make(*given)  # type: ignore[operator]
-    whole, _ = built(onnx_file, tmp_path_of(tmp_path, "fp32"))
-    made, path = built(source, tmp_path_of(tmp_path, precision), precision)
+    whole, _ = built(onnx_file, tmp_path / "whole")
+    made, path = built(source, tmp_path / "small", precision)
     assert made.more[0].bytes < share * whole.more[0].bytes
     with TARGET.open(path) as runner, OnnxRunner(onnx_file) as expected:
         logits = expected.infer(images)
         assert np.abs(runner.infer(images) - logits).max() < 0.15 * np.ptp(logits, axis=1).mean()
-
-
-def tmp_path_of(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
 
 
 def test_it_computes_in_fp32_on_as_many_threads_as_asked(tmp_path: Path, onnx_file: Path) -> None:
@@ -123,14 +114,29 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         TARGET.open(tmp_path / "model.openvino.xml")
 
 
-def test_the_card_runs_the_recommended_file(tmp_path: Path, onnx_file: Path) -> None:
-    interface = graph_facts(onnx_file)
-    onnx_part = Part(BundledModel("onnx fp32", onnx_file, "onnx", "fp32"), interface)
-    own = Part(BundledModel("openvino int8", onnx_file, "openvino", "int8", suffix=".xml"), interface)
-    assert TARGET.add_files(tmp_path, [onnx_part], ()) == ""
-    for name in ("model.openvino.xml", "model.int8.openvino.xml"):
-        (tmp_path / name).touch()
-    assert 'compile_model("model.openvino.xml", "CPU", settings)' in TARGET.add_files(tmp_path, [onnx_part], ())
-    said = TARGET.add_files(tmp_path, [onnx_part, own], ())
-    assert 'core.compile_model("model.int8.openvino.xml", "CPU",' in said
+def test_the_cards_program_gives_the_logits_of_the_graph(
+    tmp_path: Path, bundle_folder: Path, digit_files: list[Path], images: NDArray[np.float32],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    source = bundle_folder / "model.onnx"
+    interface = graph_facts(source)
+    onnx_part = Part(BundledModel("onnx fp32", source, "onnx", "fp32"), interface)
+    int8 = Part(BundledModel("openvino int8", source, "openvino", "int8", suffix=".xml"), interface)
+    assert TARGET.add_files(bundle_folder, [onnx_part], ()) == ""
+    path = built(source, tmp_path)[1]
+    for suffix in (".xml", ".bin"):
+        path.with_suffix(suffix).rename(bundle_folder / f"model.openvino{suffix}")
+    said = TARGET.add_files(bundle_folder, [onnx_part], ())
+    program = said.partition("```python\n")[2].partition("```")[0].replace("image.jpg", str(digit_files[0]))
+    monkeypatch.chdir(bundle_folder)
+    monkeypatch.syspath_prepend(bundle_folder)
+    monkeypatch.delitem(sys.modules, "infer", raising=False)
+    scope: dict[str, Any] = {}
+    exec(program, scope)  # noqa: S102 - what a reader of the card does
+    monkeypatch.delitem(sys.modules, "infer")
+    with OnnxRunner(source) as expected:
+        np.testing.assert_allclose(scope["logits"], expected.infer(images[:1]), atol=1e-5)
     assert "{batch, 3, 32, 32}" in said
+    (bundle_folder / "model.int8.openvino.xml").touch()
+    assert 'core.compile_model("model.int8.openvino.xml", "CPU",' in TARGET.add_files(bundle_folder, [int8], ())
+    assert '"model.openvino.xml", "CPU", settings' in TARGET.add_files(bundle_folder, [onnx_part], ())
