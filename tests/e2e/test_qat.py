@@ -12,7 +12,7 @@ from vitcompress.pipeline.report.schema import load_report
 from vitcompress.stages.bundle import choose
 
 QUICK = ("verify.latency_seconds=0.2", "verify.memory=false", "verify.throughput_batches=[]")
-JUDGED = ("gates.artifacts=[onnx, onnx-int8-qat]", "gates.require=[onnx-int8-qat]", "gates.min_speedup=null")
+JUDGED = ("gates.artifacts=[onnx-int8-qat]", "gates.require=[onnx-int8-qat]", "gates.min_speedup=null")
 
 
 def test_a_finished_run_gets_it_and_is_judged_by_it(
