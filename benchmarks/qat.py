@@ -45,8 +45,9 @@ RESULTS, PAGE = ROOT / "benchmarks" / "results" / "qat.json", ROOT / "docs" / "q
 QUICK = (
     "analysis.images=0", "verify.latency_seconds=0.1", "verify.memory=false", "verify.throughput_batches=[]",
     "export.max_int8_drop=100", "gates.max_accuracy_drop=null", "gates.min_speedup=null", "gates.above_chance=false",
+    "teacher.epochs=15", "distill.epochs=20",
 )  # fmt: skip
-SMALL = ("geometry=reduced", "image_size=32", "teacher.epochs=8", "distill.epochs=15", "data.augment.hflip=0")
+SMALL = ("geometry=reduced", "image_size=32", "teacher.epochs=6", "distill.epochs=8", "data.augment.hflip=0")
 CASES: dict[str, tuple[str, ...]] = {
     "digits, DeiT": ("--teacher", "cait_s24", "--student", "deit_tiny"),
     "fashion, DeiT": ("--teacher", "vit_small_patch16_224", "--student", "deit_tiny"),

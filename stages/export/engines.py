@@ -52,9 +52,8 @@ class Network:
         """Return what a target builds with."""
 
         def module() -> nn.Module:
-            return deployed(
-                self.trained(root, precision), self.images.preprocess, config.input, rewrite=config.rewrites
-            ).module
+            trained = self.trained(root, precision)
+            return deployed(trained, self.images.preprocess, config.input, rewrite=config.rewrites).module
 
         def calibration() -> NDArray[Any]:
             train = recorded_images(self.data)[1].train
@@ -115,9 +114,8 @@ def _compared(
     images = network.images
     try:
         with target.open(root / made.file.path) as runner:
-            found = max_difference(
-                runner, network.trained(root, made.precision), images.images, CHECKED_BATCHES, images.given
-            )
+            module = network.trained(root, made.precision)
+            found = max_difference(runner, module, images.images, CHECKED_BATCHES, images.given)
     except EnvironmentLacksError:
         return {}
     worst = max(found.values())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision, arithmetic_of
 from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
 from vitcompress.core.records import FoldedInputs, Graph, QatRecord
 from vitcompress.core.words import counted
 from vitcompress.exporters import targets
@@ -53,26 +54,19 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     wanted = [one for one in config.precisions[1:] if one != "int8-qat"]
     reduced, missing = reduce_graph(config, wanted, student[graph], spec, weights, inputs.data, images, context)
     if "int8-qat" in config.precisions:
-        more, lacking = _trained_for_int8(config, graph, inputs, images, context)
-        reduced, missing = {**reduced, **more}, {**missing, **lacking}
+        try:
+            reduced |= _trained_for_int8(config, graph, inputs, images, context)
+        except ResultError as error:
+            missing["int8-qat"] = str(error)
     named = ", ".join(config.engines)
     asked = f"asked for with export.target: {named}" if named else "no engine was asked for"
-    network = Network(
-        {"fp32": student[graph], **reduced},
-        missing,
-        spec,
-        weights,
-        inputs.data,
-        images,
-        "student",
-        inputs.qat.weights.get(graph),
-    )
+    graphs, qat_weights = {"fp32": student[graph], **reduced}, inputs.qat.weights.get(graph)
+    network = Network(graphs, missing, spec, weights, inputs.data, images, qat_weights=qat_weights)
     engines = build_engines(config, network, context)
     compared = {arithmetic_of(one.precision) for one in engines if one.file is not None}
     if provider_for(make_accelerator(context.device).device.type) == "cuda":
-        compared |= set(
-            map(arithmetic_of, reduced)
-        )  # on a CPU fp32 stands for them: int8 of a large teacher takes minutes
+        # On a CPU fp32 stands for them: int8 of a large teacher takes minutes.
+        compared |= {arithmetic_of(one) for one in reduced}
     of_teacher, not_of_teacher = reduce_teacher(config, teacher, of, compared, inputs.data, teacher_images, context)
     as_teacher = Network(
         {"fp32": teacher, **of_teacher}, not_of_teacher, of.model, of.weights, inputs.data, teacher_images, "teacher"
@@ -96,25 +90,23 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
 
 def _trained_for_int8(
     config: ExportConfig, graph: Graph, inputs: Inputs, images: HeldOut, context: Context
-) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
-    """Return the int8 graph of the weights that were trained for it, or why there is none.
+) -> dict[Precision, OnnxArtifact]:
+    """Return the int8 graph of the weights that were trained for it; a ResultError is raised where there is none.
 
     It is made of an fp32 graph of these weights, and compared with them in torch.
     """
     fold, qat = inputs.fold, inputs.qat
     if graph not in qat.weights:
-        return {}, {"int8-qat": qat.why_not}
+        raise ResultError(qat.why_not)
     spec, weights = fold.models[graph], qat.weights[graph]
     fp32 = export_graph(config, f"student-{graph}-qat", spec, weights, fold.costs[graph], images, context)
     made, missing = reduce_graph(config, ("int8-qat",), fp32, spec, weights, inputs.data, images, context)
-    return {precision: _told(one, qat) for precision, one in made.items()}, missing
-
-
-def _told(artifact: OnnxArtifact, qat: QatRecord) -> OnnxArtifact:
-    """Return the artifact with what was done to its weights in its method."""
-    assert artifact.reduced is not None  # noqa: S101 - it is int8
-    method = f"{artifact.reduced.method}; weights trained with this rounding for {counted(qat.epochs, 'epoch')} more"
-    return artifact.model_copy(update={"reduced": artifact.reduced.model_copy(update={"method": method})})
+    for why in missing.values():
+        raise ResultError(why)
+    more = f"; weights trained with this rounding for {counted(qat.epochs, 'epoch')} more"
+    how = made["int8-qat"].reduced
+    told = how and how.model_copy(update={"method": how.method + more})
+    return {"int8-qat": made["int8-qat"].model_copy(update={"reduced": told})}
 
 
 def _not_made(

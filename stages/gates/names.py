@@ -26,9 +26,7 @@ def name_of(runtime: str, precision: str) -> str:
 
 def parts_of(name: str) -> tuple[str, Precision]:
     """Return runtime and precision of an artifact's name, such as ``onnx-int8`` or ``tensorrt-rtx-fp16``."""
-    precision: Precision = next(
-        one for one in get_args(Precision) if name.endswith(f"-{one}")
-    )  # int8-qat has two parts
+    precision: Precision = next(one for one in get_args(Precision) if name.endswith(f"-{one}"))
     return name.removesuffix(f"-{precision}"), precision
 
 

@@ -68,6 +68,6 @@ def trainable(training: DistillConfig, graph: Graph, depth: int) -> DistillConfi
         terms = [
             term.model_copy(update={"pairs": kept})
             for term in terms
-            if (kept := tuple(pair for pair in term.pairs if pair[0] != depth - 1))
+            if term.pairs != "last" and (kept := tuple(pair for pair in term.pairs if pair[0] % depth != depth - 1))
         ]
     return training.model_copy(update={"features": tuple(terms)})

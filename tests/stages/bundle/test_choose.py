@@ -154,13 +154,8 @@ def test_int8_that_loses_too_much_is_out_of_the_bundle_as_graph_and_as_engine(to
 def test_of_two_int8_of_equal_speed_the_more_accurate_one_is_recommended(better: float, recommended: str) -> None:
     verify = measured({"fp32": 10.0, "int8": 5.0, "int8-qat": 5.0}, **{"int8-qat": better})
     choice = choose(config(), "onnx", exported("int8", "int8-qat"), verify)
-    assert choice.precisions == ("fp32", "int8", "int8-qat")
-    assert choice.recommended == recommended
+    assert (choice.precisions, choice.recommended) == (("fp32", "int8", "int8-qat"), recommended)
     assert ("0.20 points more accurate" in choice.why) == (recommended == "int8-qat")
-    poor = measured({"fp32": 10.0, "int8": 5.0, "int8-qat": 5.0}, int8=80.0)
-    assert choose(config(), "onnx", exported("int8", "int8-qat"), poor).recommended == "int8-qat"
-    slow = measured({"fp32": 10.0, "int8-qat": 11.0})
-    assert choose(config(), "onnx", exported("int8-qat"), slow).precisions == ("fp32",)
 
 
 def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
