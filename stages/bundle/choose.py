@@ -1,32 +1,37 @@
 """Which artifacts go into the bundle, and which of them is recommended: rules over measured numbers, nothing else.
 
-1. An int8 or fp8 graph that loses more than ``max_int8_drop`` points of top-1 against fp32 on the held-out images stays
-   out, and so do the engines made of it.
+1. An int8 or fp8 artifact that loses more than ``max_int8_drop`` points of top-1 against fp32 on the held-out images
+   stays out. What another target built is judged by its own answers; where it was not run, by those of its graph.
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
    by session, in which both were timed side by side.
 3. From fp32 on, an artifact is recommended if it is faster in that sense than the one recommended before. Of several
-   engines that were not measured, it is fp16, which halves the file, else the widest; the speed of int8 is unknown.
+   that another target built and that were not measured, it is fp16, which halves the file, else the widest; the speed
+   of int8 is unknown.
+4. Of the targets besides ONNX Runtime, the fastest measured one is recommended (``over_targets``); where none was
+   measured, the first in the order of ``exporters.targets.BUILT_IN``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from vitcompress.core.artifact_records import ExportRecord, Precision, Rejected, Runtime
 from vitcompress.core.errors import UsageError
 from vitcompress.core.measured_records import LatencyRow, VerifyRecord
-from vitcompress.exporters.latency import speedup_interval
+from vitcompress.core.records import Graph
+from vitcompress.exporters import targets
 from vitcompress.stages.bundle.config import BundleConfig
+from vitcompress.stages.judging.speedup import ratio
 
 ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8")
 """From the widest on."""
 _REPEATABLE = 1.01
 """Ratio of times that can be another one in the next process (docs/platform.md): no reason to choose one."""
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
+Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,8 @@ def choose(
 ) -> Choice:
     """Return a runtime's artifacts; a UsageError is raised where ``export.deploy`` was not made or stays out."""
     made = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
-    # An engine is judged by the accuracy of its graph in ONNX Runtime.
-    rows = {one: verify.accuracy_of(export.deployed, "onnx", one) for one in ORDER}
-    top1 = {one: row.top1 for one, row in rows.items() if row is not None and row.top1 is not None}
+    rows = [(one, verify.accuracy_of(export.deployed, by, one)) for by in ("onnx", runtime) for one in ORDER]
+    top1 = {one: row.top1 for one, row in rows if row is not None and row.top1 is not None}  # its own go last
     found = {one: verify.latency_of(export.deployed, runtime, one) for one in ORDER}
     times = {one: row for one, row in found.items() if row is not None and row.p50_ms is not None}
     rejected: list[Rejected] = []
@@ -109,28 +113,57 @@ def _fastest(
     runtime: Runtime, kept: Sequence[Precision], times: Mapping[Precision, LatencyRow]
 ) -> tuple[Precision, str]:
     """Return the fastest precision where that was measured, and by what numbers."""
+    target = targets.get(runtime)
+    what = "engine" if target.runs_on == "gpu" else f"artifact of {target.title}"
     if runtime != "onnx" and not times and len(kept) == 1:
-        return kept[0], "the only engine that was built; it was not measured here"
+        return kept[0], f"the only {what} that was built; it was not measured here"
     if runtime != "onnx" and not set(kept) <= times.keys():
         best: Precision = "fp16" if "fp16" in kept else kept[0]
-        found = "not every engine was measured here" if times else "no engine was measured here"
+        found = f"not every {what} was measured here" if times else f"no {what} was measured here"
         why = "fp16 halves the file, and what the others gain" if best == "fp16" else "what a narrower one gains"
         return best, f"{found}; {why} in time is unknown"
-    best = kept[0]
-    for one in kept[1:]:
-        if {one, best} <= times.keys() and _faster(times[one], times[best]):
+    measured = {one: times[one] for one in kept if one in times}
+    if kept[0] not in measured or len(measured) == 1:
+        return kept[0], "nothing else was measured"
+    return _first_unless_faster(measured)
+
+
+def over_targets(choices: Sequence[Choice], model: Graph, verify: VerifyRecord, none: str) -> Choice:
+    """Return the choice of the target that is recommended; one without a recommendation where no target has any.
+
+    ``choices`` are those of every target but ONNX Runtime, in the order that decides where nothing was measured;
+    ``none`` is the reason where there are none.
+    """
+    able = {f"{one.runtime} {one.recommended}": one for one in choices if one.recommended}
+    if not able:
+        why = "; ".join(dict.fromkeys(one.why for one in choices)) or none
+        return Choice("", (), None, why, ())
+    found = {
+        name: verify.latency_of(model, one.runtime, one.recommended) for name, one in able.items() if one.recommended
+    }
+    times = {name: row for name, row in found.items() if row is not None and row.p50_ms is not None}
+    if len(able) == 1 or not times:
+        return next(iter(able.values()))
+    name, why = _first_unless_faster(times) if len(times) > 1 else (next(iter(times)), "the only one that runs here")
+    absent = [one for one in able if one not in times]
+    left = f"; not measured here: {', '.join(absent)}" if absent else ""
+    return replace(able[name], why=f"{why}{left}")
+
+
+def _first_unless_faster(times: Mapping[Name, LatencyRow]) -> tuple[Name, str]:
+    """Return the first of several artifacts unless another is faster, at batch 1, and by what numbers."""
+    first = best = next(iter(times))
+    for one in times:
+        if _faster(times[one], times[best]):
             best = one
-    others = [one for one in kept if one in times and one != best]
-    if not others or best not in times:
-        return best, "nothing else was measured"
-    told = ", ".join(f"{one} {_milliseconds(times[one])}" for one in others)
-    word = "the fastest" if best != kept[0] else "no other is faster"
+    told = ", ".join(f"{one} {_milliseconds(row)}" for one, row in times.items() if one != best)
+    word = "the fastest" if best != first else "no other is faster"
     return best, f"{word} at batch 1: {_milliseconds(times[best])} against {told}"
 
 
 def _faster(one: LatencyRow, other: LatencyRow) -> bool:
-    """Return whether ``one`` is, of two rows of the same runtime and batch size, timed in the same sessions."""
-    return speedup_interval(np.array(other.session_p50_ms), np.array(one.session_p50_ms), 2000, seed=0)[1] > _REPEATABLE
+    """Return whether ``one`` is, of two rows of the same batch size: by session where both are of one runtime."""
+    return ratio(other, one)[1] > _REPEATABLE
 
 
 def _milliseconds(row: LatencyRow) -> str:
