@@ -50,8 +50,8 @@ def timed(
     # Intervals of what is not opened anew in each session miss what that changes.
     kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
     once = f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
-    others = [each.runtime for each in contestants if each.infer and each.anew]
-    titles = [targets.get(one).title for one in dict.fromkeys(others) if one not in ("onnx", *IN_TORCH)]
+    anew = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew)
+    titles = [targets.get(one).title for one in anew if one not in ("onnx", *IN_TORCH)]
     beside = f"{', '.join(titles)} on the CPU; " if titles else ""
     share = "an unknown share" if disturbance is None else f"{disturbance:.0%}"
     in_torch = f"torch on {torch_on}, eager, float32; " if torch_on else ""
