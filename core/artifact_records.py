@@ -16,12 +16,19 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef, Record
 from vitcompress.core.records import Cost, Graph
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
-"""Number format of the matrix products; LayerNorm and Softmax stay in fp32 in all of them."""
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-qat", "fp8", "int4"]
+"""Number format of the matrix products, int4 that of weights alone; LayerNorm and Softmax stay in fp32 in all. int8-qat
+is int8 of weights that were trained for it (``stages.distill.qat``)."""
 Runtime = str
 """What runs an artifact: ``torch``, or the name of the target that built it (``exporters.targets``)."""
+
 OperatorDtypes = dict[str, dict[str, int]]
 """Operators of a graph, or layers of an engine, counted by type and by the dtype they really compute in."""
+
+
+def arithmetic_of(precision: Precision) -> Precision:
+    """Return what a graph of this precision computes in: of int8-qat, int8."""
+    return "int8" if precision == "int8-qat" else precision
 
 
 class Reduction(Record):
@@ -44,7 +51,7 @@ class Reduction(Record):
     calibration: str
     """Which images the value ranges were read from, in words; empty where none are needed."""
     unreduced: int
-    """Matrix products that are in fp32 for other reasons, in int8 and fp8 those of attention."""
+    """Matrix products that are in fp32 for other reasons, in int8, fp8 and int4 those of attention."""
     conversions: int
     """Graphs that were made and measured until this one."""
 

@@ -295,6 +295,23 @@ class FoldRecord(Record):
     rank: int | None
 
 
+class QatRecord(Record):
+    """Weights of deployable graphs that were trained on with int8's rounding, for the precision int8-qat."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"seconds"})
+
+    weights: dict[Graph, FileRef] = Field(default_factory=dict)
+    """By the graph that they belong to: each that export may choose."""
+    why_not: str = ""
+    """Why there are none."""
+    val_top1: dict[Graph, float] = Field(default_factory=dict)
+    """Score of the fake-quantised network on the held-out images, percent, by its graph."""
+    epochs: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    """Wall time of training, summed over resumed sessions and graphs."""
+
+
 @dataclass(frozen=True)
 class FoldedInputs:
     """Records of the stages up to ``fold``, which the stages after it read."""

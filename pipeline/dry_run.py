@@ -20,6 +20,7 @@ from vitcompress.core.words import counted
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.config.networks import resolve_network, size_notes
 from vitcompress.pipeline.dry_run_steps import Training, fitting, learning
+from vitcompress.pipeline.plan import qat_of
 from vitcompress.pipeline.preview import Preview, preview
 from vitcompress.pipeline.request import notes
 from vitcompress.pipeline.teacher_cache import Kept
@@ -44,7 +45,7 @@ class DryRun(Preview):
 
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
-    """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""
+    """The student's; and the teacher's fitting, the control's and that for int8-qat where there are such."""
     kept: Kept | None
     """The teacher's answers, where they can be kept."""
     device: str
@@ -118,6 +119,8 @@ def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], t
     trainings.append(training)
     if config.control.kind != "none":
         trainings.append(replace(training, name="control"))  # at most: it runs no teacher
+    if "int8-qat" in config.export.precision:
+        trainings.append(learning(qat_of(config).training, teacher, student, found, rounded=True)[0])
     return networks, tuple(trainings), kept
 
 

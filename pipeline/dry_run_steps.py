@@ -22,6 +22,7 @@ from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, require_random_access, student_job
 from vitcompress.stages.distill.model import FrozenTeacher
 from vitcompress.stages.distill.pairs import teacher_layers
+from vitcompress.stages.distill.qat.fake import fake_quantise, quantised_layers
 from vitcompress.stages.images.loaders import train_loader, train_views
 from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
@@ -188,10 +189,11 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
 
 
 def learning(
-    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview
+    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview, *, rounded: bool = False
 ) -> tuple[Training, Kept | None]:
     """Measure the student's training, and what keeping its teacher's answers takes where they can be kept.
 
+    ``rounded``: measure the one for int8-qat, with the rounding of int8 in the student (ranges do not change its time).
     A UsageError is raised as a run would.
     """
     context = found.context
@@ -200,6 +202,9 @@ def learning(
     small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, found)
     networks = networks_of(small, inputs, context)
     live = networks.teacher
+    if rounded:
+        network = networks.student.network
+        fake_quantise(network, {name: 1.0 for name, _ in quantised_layers(network)})
     if config.views and live is not None:
         require_random_access(config, data_config, images)
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
@@ -218,7 +223,9 @@ def learning(
     job = student_job(small, networks, loaders, context)
     measured = _measured(job, small, batch, loader, found)
     reading = (kept.reading or 0.0) if kept and config.views else 0.0
-    return Training("student", config, int(config.epochs), reading=reading, in_order=in_order, **measured), kept
+    return Training(
+        "qat" if rounded else "student", config, int(config.epochs), reading=reading, in_order=in_order, **measured
+    ), kept
 
 
 def _for_measuring(config: Any, operations: float, found: Preview) -> Any:

@@ -41,7 +41,7 @@ export_options = _adding(
         "--precision",
         "precisions",
         metavar="LIST",
-        help="fp32, fp16, int8, bf16, fp8, with commas.  [default: fp32,fp16,int8]",
+        help="fp32, fp16, int8, int8-qat, bf16, fp8, int4, with commas.  [default: fp32,fp16,int8]",
     ),
     click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
     click.option(

@@ -13,18 +13,27 @@ from vitcompress.core.files import sha256_of
 from vitcompress.core.measured_records import GatesRecord, VerifyRecord
 from vitcompress.core.network_names import files_of
 from vitcompress.core.record import Record
-from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import (
+    ControlRecord,
+    DataRecord,
+    DistillRecord,
+    FoldRecord,
+    QatRecord,
+    StudentRecord,
+    TeacherRecord,
+)
 from vitcompress.exporters import cuda
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.machine import environment
 from vitcompress.stages.analyze.config import AnalyzeConfig
 from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.distill.control.config import control_job
+from vitcompress.stages.distill.qat.config import QatJob, qat_job
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.teacher.config import TeacherConfig
 
 _DISTILL_VERSION = 4
-"""Of the stage ``distill``, whose code trains the control too."""
+"""Of the stage ``distill``, whose code trains the control and int8-qat too."""
 
 
 def _images(config: RunConfig) -> Any:
@@ -61,6 +70,12 @@ def _reading(run: RunConfig) -> AnalyzeConfig:
     return AnalyzeConfig(analysis=run.analysis, student=run.student.model, student_args=run.student.args)
 
 
+def qat_of(run: RunConfig) -> QatJob:
+    """Return the job of the stage ``qat``."""
+    export = run.export
+    return qat_job(run.qat, run.distill, export.projector, export.calibration_images, _DISTILL_VERSION)
+
+
 def _bundling(run: RunConfig) -> BundleConfig:
     names = ("deploy", "max_int8_drop", "opt_batch", "max_batch")
     judging = None if run.export.slim else run.model_dump(mode="json", include={"verify", "gates"})
@@ -92,6 +107,12 @@ class Stage:
     """Whether the run keeps its own copy of what ``facts`` looks at, so that later steps need the original no more."""
     idle: Callable[[RunConfig], bool] = lambda run: False
     """Whether these settings ask nothing of it: its record says so, and nobody is told or called to help."""
+    unasked: Callable[[RunConfig], bool] = lambda run: False
+    """Whether these settings leave it out: it has no record, and what reads it does without."""
+
+    def reads(self, run: RunConfig) -> tuple[str, ...]:
+        """Return those of ``needs`` that have a record."""
+        return tuple(need for need in self.needs if need not in {one.name for one in STAGES if one.unasked(run)})
 
 
 _TRAINED = ("data", "teacher", "student", "distill")
@@ -112,7 +133,9 @@ STAGES: tuple[Stage, ...] = (
     Stage("dynamics", _IN + "dynamics.stage", DynamicsRecord, 4, lambda run: run.analysis,
           ("data", "teacher", "analyze", "student", "distill"), seeded=True),
     Stage("fold", _IN + "fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
-    Stage("export", _IN + "export.stage", ExportRecord, 4, lambda run: run.export, (*_TRAINED, "fold")),
+    Stage("qat", _IN + "distill.qat.stage", QatRecord, 1, qat_of, (*_TRAINED, "fold"), seeded=True, collective=True,
+          unasked=lambda run: "int8-qat" not in run.export.precision),
+    Stage("export", _IN + "export.stage", ExportRecord, 4, lambda run: run.export, (*_TRAINED, "fold", "qat")),
     Stage("verify", _IN + "verify.stage", VerifyRecord, 6, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
     Stage("bundle", _IN + "bundle.stage", BundleRecord, 2, _bundling,

@@ -26,7 +26,7 @@ from vitcompress.pipeline.runner import Runner, follow
 
 STEPS = {
     "analyze": ("dynamics", ("analysis",)),
-    "export": ("gates", ("fold", "export")),
+    "export": ("gates", ("fold", "qat", "export")),
     "verify": ("gates", ("verify", "gates")),
 }
 """Of each single-step command: its last stage, and the sections that it may change: none that the training reads."""
@@ -101,9 +101,9 @@ def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: s
 
     In ``resolved`` all is decided but for what only the analysis of the teacher can.
     """
-    collective = [stage.name for stage in STAGES if stage.collective]
+    collective = [stage.name for stage in STAGES if stage.collective and not stage.unasked(resolved)]
     for stage in STAGES:
-        if stage.name in runner.records:
+        if stage.name in runner.records or stage.unasked(resolved):
             continue
         if stage.name == "student":
             resolved = _with_strategy(runner, resolved, asked)
@@ -143,7 +143,7 @@ def run_step(
             runner.line("note", "the student is not trained yet: the teacher alone is analysed")
             last = "analyze"
         needed = with_needs(last)
-        for stage in (stage for stage in STAGES if stage.name in needed):
+        for stage in (stage for stage in STAGES if stage.name in needed and not stage.unasked(resolved)):
             if stage.name in TRAINING_STAGES:
                 runner.finished(stage.name, resolved)
             else:

@@ -76,7 +76,7 @@ class Runner:
     def kept(self, name: str, config: RunConfig) -> None:
         """Take the stage's record as it is on disk, if it is there and still good; silently do without it if not."""
         stage = BY_NAME[name]
-        if set(stage.needs) <= set(self.records):
+        if set(stage.reads(config)) <= set(self.records):
             record = self.run.reusable(name, self.fingerprint(stage, config), stage.record)
             if record is not None:
                 self.records[name] = record
@@ -91,7 +91,7 @@ class Runner:
             stage.name,
             stage.version,
             stage.config(config),
-            {need: self.records[need] for need in stage.needs},
+            {need: self.records[need] for need in stage.reads(config)},
             config.seed if stage.seeded else None,
         )
 
@@ -150,7 +150,7 @@ class Runner:
 def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) -> Record:
     """Import the stage and run it in this process."""
     module = importlib.import_module(stage.module)
-    inputs = module.Inputs(**{need: runner.records[need] for need in stage.needs})
+    inputs = module.Inputs(**{need: runner.records[need] for need in stage.reads(config)})
     context = Context(
         run=runner.run,
         seed=config.seed,
@@ -171,7 +171,7 @@ def follow(together: Together, console: Console) -> None:
         config = validate(call["config"])
         runner = Runner(RunDirectory(Path(call["run"])), console)
         stage = BY_NAME[call["stage"]]
-        for need in stage.needs:
+        for need in stage.reads(config):
             runner.records[need] = runner.run.load_record(need, BY_NAME[need].record)
         with suppress(LeftToMain), together.at_work():
             carry_out(runner, stage, config, call["fingerprint"])

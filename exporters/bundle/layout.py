@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.errors import UsageError
@@ -22,7 +22,7 @@ FP32_GRAPH = "model.onnx"
 """The graph that every bundle has."""
 _OURS = re.compile(
     r"preprocess\.json|labels\.txt|manifest\.json|README\.md|infer\.py"
-    r"|model(\.(fp16|bf16|int8|fp8))?\.(onnx|[a-z0-9-]+\.[a-z0-9.]+)"
+    rf"|model(\.({'|'.join(get_args(Precision))}))?\.(onnx|[a-z0-9-]+\.[a-z0-9.]+)"
     r"|timm/(config\.json|model\.safetensors)"
     r"|judge/[^/]+"
     r"|triton/[^/]+/(config\.pbtxt|labels\.txt|1/model\.(onnx|plan))"

@@ -1,1 +1,1 @@
-"""Reduced-precision ONNX graphs: fp16, bf16, int8 and fp8, audited, with the nodes that cannot take it left in fp32."""
+"""Reduced-precision ONNX graphs (fp16, bf16, int8, fp8, int4), audited; nodes that cannot take it are left in fp32."""

@@ -17,6 +17,8 @@ _NAMES = {
     "DOUBLE": "fp64",
 }
 """ONNX's names of number formats to ours; others go by their own in small letters."""
+_INT4 = 22
+"""ONNX's number of it."""
 CONVERTERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Shape"})
 """Operators that compute in no type of their own."""
 
@@ -25,8 +27,9 @@ def operator_dtypes(path: Path) -> OperatorDtypes:
     """Return operators by type and by the dtype they compute in.
 
     That is the type of the first tensor they compute with, by ONNX's own inference; and for a matrix product that reads
-    dequantized operands only, the quantized type, since that is what a runtime multiplies. Operators that only convert
-    (Cast, QuantizeLinear, DequantizeLinear, Shape) count by what they give. Errors are those of ``load_graph``.
+    dequantized operands only, the quantized type, since that is what a runtime multiplies; for a MatMulNBits of 4 bits,
+    int4. Operators that only convert (Cast, QuantizeLinear, DequantizeLinear, Shape) count by what they give. Errors
+    are those of ``load_graph``.
     """
     return audit_of(load_graph(path))
 
@@ -53,6 +56,8 @@ def node_dtypes(model: Any) -> list[tuple[Any, str]]:
 
 
 def _computed_in(node: Any, types: dict[str, int], dequantized: dict[str, str]) -> int:
+    if node.op_type == "MatMulNBits" and any(one.name == "bits" and one.i == 4 for one in node.attribute):
+        return _INT4
     if node.op_type in PRODUCTS:
         operands = node.input[:2]
         stored = {types.get(dequantized[name], 0) for name in operands if name in dequantized}

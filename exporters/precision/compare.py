@@ -50,6 +50,7 @@ LIMITS: dict[Precision, Limits] = {
     "bf16": Limits(difference=0.06, agreement=0.95),
     "int8": Limits(difference=0.15, agreement=0.9),
     "fp8": Limits(difference=0.2, agreement=0.9),
+    "int4": Limits(difference=0.3, agreement=0.85),
 }
 """Three to nine times what trained networks showed (docs/precision.md): they catch what is broken, not what is coarse.
 

@@ -12,7 +12,7 @@ from vitcompress.core.errors import ResultError, UsageError
 
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights above which they go to a file of their own: a protobuf message ends at 2 GB."""
-PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose"})
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose", "MatMulNBits"})
 """The matrix products: nearly all the arithmetic of a ViT, and what a reduced precision is for."""
 FP32_OPERATORS = frozenset({"LayerNormalization", "Softmax"})
 """Computed in fp32 in every precision: their sums over squares and exponentials leave fp16's range first."""

@@ -26,7 +26,8 @@ METHODS: tuple[Method, ...] = ("minmax", "percentile", "squares")
 LEVELS = 127
 """Largest int8 magnitude used: symmetric ranges leave -128 out."""
 _PERCENTILE = 0.9999
-_BINS = 2048
+BINS = 2048
+"""Of the histogram of magnitudes that a range is read from."""
 _CHUNK = 8
 """Images a run, whose activations are in memory together."""
 _ZERO = "int8_zero"
@@ -47,11 +48,11 @@ def calibrated(source: SourceGraph, images: NDArray[Any], tensors: Collection[st
     largest = dict.fromkeys(tensors, 0.0)
     for name, values in _activations(source, images, tensors):
         largest[name] = max(largest[name], float(np.abs(values).max()))
-    counts = {name: np.zeros(_BINS, np.int64) for name in largest}
+    counts = {name: np.zeros(BINS, np.int64) for name in largest}
     for name, values in _activations(source, images, tensors):
         if largest[name] > 0:
-            counts[name] += np.histogram(np.abs(values), _BINS, (0, largest[name]))[0]
-    ways = {"minmax": lambda _: 1.0, "percentile": _percentile, "squares": _least_squares}
+            counts[name] += np.histogram(np.abs(values), BINS, (0, largest[name]))[0]
+    ways = {"minmax": lambda _: 1.0, "percentile": _percentile, "squares": least_squares}
     return tuple(
         Ranges(method, {name: top * ways[method](counts[name]) for name, top in largest.items()}) for method in METHODS
     )
@@ -80,12 +81,12 @@ def _activations(
 
 def _percentile(counts: NDArray[np.int64]) -> float:
     """Return the share of the largest magnitude below which 99.99 % of the magnitudes lie."""
-    return float(np.searchsorted(counts.cumsum(), _PERCENTILE * counts.sum()) + 1) / _BINS
+    return float(np.searchsorted(counts.cumsum(), _PERCENTILE * counts.sum()) + 1) / BINS
 
 
-def _least_squares(counts: NDArray[np.int64]) -> float:
+def least_squares(counts: NDArray[np.int64]) -> float:
     """Return share of the largest magnitude whose rounding below and clipping above have the least squared error."""
-    centres = (np.arange(_BINS) + 0.5) / _BINS
+    centres = (np.arange(BINS) + 0.5) / BINS
     tops = np.arange(8, 129) / 128
     steps = tops[:, None] / LEVELS
     rounded = np.clip(np.rint(centres / steps), 0, LEVELS) * steps

@@ -15,10 +15,11 @@ from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
 from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.integers import Ranges, calibrated, int8_from_fp32, quantizable
 from vitcompress.exporters.precision.modelopt import bf16_from_fp32, fp8_from_fp32, modelopt_version
+from vitcompress.exporters.precision.nibbles import BLOCK, four_bit_products, int4_from_fp32
 
 ROUNDED: tuple[Precision, ...] = ("fp16", "bf16")
 """Measured by rounding in fp32, having no arithmetic of their own on a CPU."""
-RUN_HERE: tuple[Precision, ...] = ("fp16", "int8")
+RUN_HERE: tuple[Precision, ...] = ("fp16", "int8", "int4")
 """Those whose file ONNX Runtime on a CPU must be able to run."""
 CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
 """Those whose ranges of values are read from the calibration images."""
@@ -36,7 +37,7 @@ class Recipe:
     candidates: tuple[str, ...]
     """Nodes that can be left in fp32."""
     spared: int = 0
-    """Matrix products the method leaves in fp32 by itself: in int8 and fp8 those of two activations."""
+    """Matrix products the method leaves in fp32 by itself: in int8, fp8 and int4 those of two activations."""
 
 
 def recipe_for(
@@ -68,7 +69,11 @@ def recipe_for(
         )
         spared = len(products) - len(weighted)
         return Recipe(precision, method, lambda kept: fp8_from_fp32(source, calibration, kept), weighted, spared)
-    raise UsageError(f"precision '{precision}' is none to reduce to; choose from fp16, bf16, int8, fp8.")
+    if precision == "int4":
+        fours = four_bit_products(source)
+        method = f"own 4-bit weights, a scale for each {BLOCK}, symmetric; ONNX Runtime's MatMulNBits; all else in fp32"
+        return Recipe(precision, method, lambda kept: int4_from_fp32(source, kept), fours, len(products) - len(fours))
+    raise UsageError(f"precision '{precision}' is none to reduce to; choose from fp16, bf16, int8, fp8, int4.")
 
 
 def _floating(source: SourceGraph) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
 triton        a model repository for Triton, made of the bundle's models
+openvino      OpenVINO's IR, for CPUs
 
 To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
 ``vitcompress.targets`` that names a subclass of ``Target``.
@@ -18,6 +19,7 @@ from importlib.metadata import entry_points
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
+from vitcompress.exporters.targets.openvino import OpenvinoTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
 from vitcompress.exporters.targets.tensorrt_rtx import TensorrtRtxTarget
@@ -30,6 +32,7 @@ BUILT_IN: dict[str, Target] = {
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
     TritonTarget.name: TritonTarget(),
+    OpenvinoTarget.name: OpenvinoTarget(),
 }
 """In the order in which an engine is recommended where there are several."""
 

@@ -19,7 +19,7 @@ class TensorrtTarget(Target):
     name = "tensorrt"
     title = "TensorRT"
     page = "docs/engines.md"
-    precisions = get_args(Precision)
+    precisions = tuple(one for one in get_args(Precision) if one != "int4")  # an operator of ONNX Runtime alone
     distributions = ("tensorrt",)
     note = "It loads only in the TensorRT it was built with, on an NVIDIA GPU. Elsewhere use an ONNX file."
 

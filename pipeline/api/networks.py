@@ -81,6 +81,7 @@ def export_module(
     options = known_targets.BuildOptions(
         root, module=lambda: deployed(network, spec, config.input, rewrite=config.rewrites).module
     )
+    (root / "export").mkdir(exist_ok=True)  # where targets put their files
     built: list[Any] = [target.build(graph, options) for target in engines]
     return (graph, *(compared(config, *one, lambda: network, given, root) for one in zip(engines, built, strict=True)))
 

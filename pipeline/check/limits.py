@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from vitcompress.core.artifact_records import arithmetic_of
 from vitcompress.core.measured_records import GateRow
 from vitcompress.core.words import counted
 from vitcompress.exporters.latency import change_interval
@@ -95,7 +96,7 @@ def _apart(old: tuple[float, float, float], new: tuple[float, float, float]) -> 
 def _slowdown(change: Change) -> Measurement:
     """Measure percent by which the latency at batch 1, relative to the teacher's in the same run, grew."""
     runtime, precision = parts_of(change.name)
-    own = teacher_name(runtime, precision)
+    own = teacher_name(runtime, arithmetic_of(precision))
     both = own in change.before.teacher and own in change.now.teacher
     return _grown(change, own if both or runtime != "onnx" else runtime)
 

@@ -11,6 +11,7 @@ from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.control.config import ControlConfig
+from vitcompress.stages.distill.qat.config import QatConfig
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.gates.config import GatesConfig
@@ -47,6 +48,7 @@ class RunConfig(Record):
     distill: DistillConfig = DistillConfig()
     control: ControlConfig = ControlConfig()
     fold: FoldConfig = FoldConfig()
+    qat: QatConfig = QatConfig()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
     gates: GatesConfig = GatesConfig()

@@ -49,6 +49,8 @@ def build(
     shown = {("teacher", "torch", "fp32"), (records.export.deployed, "onnx", records.bundle.onnx)}
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
         history = [line for line in history if line.get("training") != "control"]
+    if not records.qat.weights:  # likewise
+        history = [line for line in history if not str(line.get("training")).startswith("qat-")]
     report = {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict_of(records.gates, records.export.not_made, score),

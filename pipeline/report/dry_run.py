@@ -326,7 +326,7 @@ def _warnings(found: DryRun) -> list[str]:
     for training in found.trainings:
         peak = training.line.peak_bytes(training.per_pass)
         if peak is not None and peak * together > found.memory:
-            section = "distill" if training.section == "control" else training.section
+            section = "distill" if training.section in ("control", "qat") else training.section
             warnings.append(
                 f"training the {training.name} would take about {size(peak * together)} of memory, and there is "
                 f"{size(found.memory)}; raise {section}.accumulation or lower {section}.batch_size."

@@ -26,10 +26,10 @@ FILES = ("report.json", "report.md", "report.html", "junit.xml")
 def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[str, Any] | None:
     """Return the report, with stages that this step did not look at as they are on disk; None if one is missing."""
     for stage in STAGES:
-        if stage.name not in runner.records:
+        if stage.name not in runner.records and not stage.unasked(config):
             runner.kept(stage.name, config)
     optional = {"analyze", "dynamics"}  # runs of earlier versions have none
-    missing = {stage.name for stage in STAGES} - set(runner.records) - optional
+    missing = {stage.name for stage in STAGES if not stage.unasked(config)} - set(runner.records) - optional
     return None if missing else report_of(runner, config, command)
 
 

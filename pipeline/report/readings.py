@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vitcompress.core.artifact_records import arithmetic_of
 from vitcompress.core.machine import machine_name
 from vitcompress.core.measured_records import Hardware
 from vitcompress.pipeline.report.wording import gate_said
@@ -71,7 +72,7 @@ def speedups(report: Report) -> list[str]:
     others = [
         called[key_of(row)]
         for row in report["models"]
-        if row["latency"].get("1", {}).get("speedup_against") not in (None, row["precision"])
+        if row["latency"].get("1", {}).get("speedup_against") not in (None, arithmetic_of(row["precision"]))
     ]
     if others:
         lines.append(f"Against the teacher in fp32, for there is none in their precision: {'; '.join(others)}.")

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord
 from vitcompress.core.measured_records import GatesRecord, VerifyRecord
-from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import (
+    ControlRecord,
+    DataRecord,
+    DistillRecord,
+    FoldRecord,
+    QatRecord,
+    StudentRecord,
+    TeacherRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -27,3 +35,4 @@ class Records:
     """None where the features were not analysed, as in runs of earlier versions."""
     dynamics: DynamicsRecord | None = None
     control: ControlRecord = field(default_factory=ControlRecord)
+    qat: QatRecord = field(default_factory=QatRecord)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from vitcompress.core.artifact_records import Precision
+from vitcompress.core.artifact_records import Precision, arithmetic_of
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import Input
 from vitcompress.core.record import Record
@@ -45,7 +45,7 @@ class ExportConfig(Record):
     """Why `target` has the engines it has; written when `auto` is decided, not meant to be set."""
     precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = DEFAULT_PRECISIONS
     """Precisions of the deployed graph as ONNX. fp32 is always made: the others are made of it. bf16 and fp8 need the
-    extra `modelopt`."""
+    extra `modelopt`; int8-qat is int8 of weights that are trained for it (`qat`), int4 is for ONNX Runtime alone."""
     engine_precision: Annotated[tuple[Precision, ...] | Literal["auto"], BeforeValidator(_listed)] = "auto"
     """Precisions of the engines, all among `precision`: an engine is built of the ONNX graph. The teacher's engine is
     built in the same, to compare with. auto, of each target those that it can build: those of `precision` where it
@@ -75,7 +75,7 @@ class ExportConfig(Record):
     calibration_images: int = Field(128, ge=1)
     """Training images, evenly spread, whose activations give int8 and fp8 their value ranges."""
     max_int8_drop: float = Field(0.5, ge=0, le=100)
-    """Points of top-1 that int8 or fp8 may lose against fp32 on the held-out images to be in the bundle."""
+    """Points of top-1 that int8, fp8 or int4 may lose against fp32 on the held-out images to be in the bundle."""
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations a tensorrt-rtx engine is built for, such as 8.6; empty for the builder's default."""
     slim: bool = False
@@ -119,7 +119,7 @@ class ExportConfig(Record):
             return wanted
         usual = self.precision == DEFAULT_PRECISIONS and self.deploy == "fastest"
         able = target.default_precisions if usual else target.precisions
-        return tuple(one for one in wanted if one in able) or wanted
+        return tuple(one for one in wanted if arithmetic_of(one) in able) or wanted
 
     @property
     def engines(self) -> tuple[str, ...]:

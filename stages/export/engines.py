@@ -12,7 +12,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from torch import nn
 
-from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision, arithmetic_of
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError, ResultError
 from vitcompress.core.records import DataRecord, FileRef, ModelSpec
@@ -41,16 +41,21 @@ class Network:
     data: DataRecord
     images: HeldOut
     of: Literal["student", "teacher"] = "student"
+    qat_weights: FileRef | None = None
+    """Those behind its int8-qat graph."""
 
-    def trained(self, root: Path) -> nn.Module:
-        """Return the network in torch, as trained, in eval mode."""
-        return as_deployed(load_own(build_model(self.spec), self.weights, root), self.spec).eval()
+    def trained(self, root: Path, precision: Precision = "fp32") -> nn.Module:
+        """Return the network in torch, as trained (for int8-qat: for that), in eval mode."""
+        weights = self.qat_weights if precision == "int8-qat" and self.qat_weights else self.weights
+        return as_deployed(load_own(build_model(self.spec), weights, root), self.spec).eval()
 
-    def options(self, config: ExportConfig, root: Path) -> BuildOptions:
+    def options(self, config: ExportConfig, root: Path, precision: Precision) -> BuildOptions:
         """Return what a target builds with."""
 
         def module() -> nn.Module:
-            return deployed(self.trained(root), self.images.preprocess, config.input, rewrite=config.rewrites).module
+            return deployed(
+                self.trained(root, precision), self.images.preprocess, config.input, rewrite=config.rewrites
+            ).module
 
         def calibration() -> NDArray[Any]:
             train = recorded_images(self.data)[1].train
@@ -88,11 +93,15 @@ def build_engine(
         if precision not in network.graphs:
             why = network.missing.get(precision, "export.precision does not have it")
             raise ResultError(f"there is no {precision} graph to build it of: {why}")
-        if precision not in target.precisions:
-            raise ResultError(f"{target.title} does not run {precision}")
-        made = target.build(network.graphs[precision], network.options(config, root))
+        kind = arithmetic_of(precision)
+        if kind not in target.precisions:
+            raise ResultError(f"{target.title} does not run {kind}; it runs {', '.join(target.precisions)}")
+        graph = network.graphs[precision].model_copy(update={"precision": kind})
+        made = target.build(graph, network.options(config, root, precision))
         assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
-        made = compared(config, target, made, partial(network.trained, root), network.images, root)
+        made = made.model_copy(update={"precision": precision})
+        trained = partial(network.trained, root, precision)
+        made = compared(config, target, made, trained, network.images, root)
     except ResultError as error:
         context.say(f"no {precision} {target.title} of the {network.of}: {error}")
         made = EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=str(error))

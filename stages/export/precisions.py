@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vitcompress.core.artifact_records import OnnxArtifact, Precision
+from vitcompress.core.artifact_records import OnnxArtifact, Precision, arithmetic_of
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference
@@ -42,20 +42,20 @@ def reduce_graph(
     made: dict[Precision, OnnxArtifact] = {}
     missing: dict[Precision, str] = {}
     calibration = images.given[:0]
-    if set(wanted) & set(CALIBRATED):
+    if {arithmetic_of(one) for one in wanted} & set(CALIBRATED):
         split = recorded_images(data)[1].train
         calibration = sample(split, images.preprocess, config.calibration_images).numpy()
     for precision in wanted:
         path = root / "export" / f"{artifact.name}.{precision}.onnx"
         differences: dict[str, float] = {}
-        limits = LIMITS[precision]
+        limits = LIMITS[arithmetic_of(precision)]
         if data.task == "multilabel":  # which logit is the highest means nothing
             limits = replace(limits, agreement=0.0)
         try:
             facts = reduced_from_onnx(
                 root / artifact.file.path,
                 path,
-                precision,
+                arithmetic_of(precision),
                 calibration=calibration,
                 checked=images.given,
                 limits=limits,

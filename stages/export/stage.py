@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision, arithmetic_of
 from vitcompress.core.context import Context
-from vitcompress.core.records import FoldedInputs as Inputs
+from vitcompress.core.records import FoldedInputs, Graph, QatRecord
+from vitcompress.core.words import counted
 from vitcompress.exporters import targets
 from vitcompress.exporters.runners import provider_for
 from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
 from vitcompress.stages.export.engines import Network, build_engines
-from vitcompress.stages.export.graphs import export_graph, held_out
+from vitcompress.stages.export.graphs import HeldOut, export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
 from vitcompress.stages.export.projector import choose_graph
 from vitcompress.stages.export.teacher import reduce_teacher, teacher_engines
 from vitcompress.stages.training.device import make_accelerator
+
+
+@dataclass(frozen=True)
+class Inputs(FoldedInputs):
+    """Records this stage reads."""
+
+    qat: QatRecord = field(default_factory=QatRecord)
 
 
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
@@ -40,15 +49,30 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     of = inputs.teacher
     teacher = export_graph(config, "teacher", of.model, of.weights, of.cost, teacher_images, context)
     graph, why = choose_graph(config, fold, student, images.given, context)
-    spec, weights, wanted = fold.models[graph], fold.graphs[graph], config.precisions[1:]
+    spec, weights = fold.models[graph], fold.graphs[graph]
+    wanted = [one for one in config.precisions[1:] if one != "int8-qat"]
     reduced, missing = reduce_graph(config, wanted, student[graph], spec, weights, inputs.data, images, context)
+    if "int8-qat" in config.precisions:
+        more, lacking = _trained_for_int8(config, graph, inputs, images, context)
+        reduced, missing = {**reduced, **more}, {**missing, **lacking}
     named = ", ".join(config.engines)
     asked = f"asked for with export.target: {named}" if named else "no engine was asked for"
-    network = Network({"fp32": student[graph], **reduced}, missing, spec, weights, inputs.data, images)
+    network = Network(
+        {"fp32": student[graph], **reduced},
+        missing,
+        spec,
+        weights,
+        inputs.data,
+        images,
+        "student",
+        inputs.qat.weights.get(graph),
+    )
     engines = build_engines(config, network, context)
-    compared = {one.precision for one in engines if one.file is not None}
+    compared = {arithmetic_of(one.precision) for one in engines if one.file is not None}
     if provider_for(make_accelerator(context.device).device.type) == "cuda":
-        compared |= set(reduced)  # on a CPU fp32 stands for them: int8 of a large teacher takes minutes
+        compared |= set(
+            map(arithmetic_of, reduced)
+        )  # on a CPU fp32 stands for them: int8 of a large teacher takes minutes
     of_teacher, not_of_teacher = reduce_teacher(config, teacher, of, compared, inputs.data, teacher_images, context)
     as_teacher = Network(
         {"fp32": teacher, **of_teacher}, not_of_teacher, of.model, of.weights, inputs.data, teacher_images, "teacher"
@@ -68,6 +92,29 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         engines_why=config.target_reason or asked,
         not_made=_not_made(config, missing, engines),
     )
+
+
+def _trained_for_int8(
+    config: ExportConfig, graph: Graph, inputs: Inputs, images: HeldOut, context: Context
+) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
+    """Return the int8 graph of the weights that were trained for it, or why there is none.
+
+    It is made of an fp32 graph of these weights, and compared with them in torch.
+    """
+    fold, qat = inputs.fold, inputs.qat
+    if graph not in qat.weights:
+        return {}, {"int8-qat": qat.why_not}
+    spec, weights = fold.models[graph], qat.weights[graph]
+    fp32 = export_graph(config, f"student-{graph}-qat", spec, weights, fold.costs[graph], images, context)
+    made, missing = reduce_graph(config, ("int8-qat",), fp32, spec, weights, inputs.data, images, context)
+    return {precision: _told(one, qat) for precision, one in made.items()}, missing
+
+
+def _told(artifact: OnnxArtifact, qat: QatRecord) -> OnnxArtifact:
+    """Return the artifact with what was done to its weights in its method."""
+    assert artifact.reduced is not None  # noqa: S101 - it is int8
+    method = f"{artifact.reduced.method}; weights trained with this rounding for {counted(qat.epochs, 'epoch')} more"
+    return artifact.model_copy(update={"reduced": artifact.reduced.model_copy(update={"method": method})})
 
 
 def _not_made(

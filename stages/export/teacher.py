@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision, arithmetic_of
 from vitcompress.core.context import Context
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.kept import Kind, keep, kept
@@ -39,7 +39,9 @@ def reduce_teacher(
     missing: dict[Precision, str] = {}
     tools = targets.installed_versions(["vitcompress", "onnx", *targets.get("onnx").distributions, *PACKAGES])
     judged_on = [data.digest, images.preprocess, config.images, config.calibration_images]
-    for precision in (one for one in config.precisions if one in wanted and one != "fp32"):
+    for precision in (
+        one for one in dict.fromkeys(map(arithmetic_of, config.precisions)) if one in wanted and one != "fp32"
+    ):
         key = fingerprint(_digests(graph, teacher), precision, judged_on, tools)
         path = context.run.root / "export" / f"{graph.name}.{precision}.onnx"
         one = _kept(OnnxArtifact, path, key, context)
@@ -70,8 +72,10 @@ def teacher_engines(
     gpu = gpu_name_and_capability() if gpu_present() else None
     built = [config.opt_batch, config.max_batch, config.compute_capabilities]
     found = []
-    for student in (one for one in students if one.file is not None):
-        precision, target = student.precision, targets.get(student.flavour)
+    for flavour, precision in dict.fromkeys(
+        (one.flavour, arithmetic_of(one.precision)) for one in students if one.file
+    ):
+        target = targets.get(flavour)
         build = partial(build_engine, config, target.name, precision, network, context)
         graph = network.graphs.get(precision)
         if graph is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -26,8 +26,10 @@ def name_of(runtime: str, precision: str) -> str:
 
 def parts_of(name: str) -> tuple[str, Precision]:
     """Return runtime and precision of an artifact's name, such as ``onnx-int8`` or ``tensorrt-rtx-fp16``."""
-    runtime, _, precision = name.rpartition("-")
-    return runtime, cast(Precision, precision)  # names are checked when settings are
+    precision: Precision = next(
+        one for one in get_args(Precision) if name.endswith(f"-{one}")
+    )  # int8-qat has two parts
+    return name.removesuffix(f"-{precision}"), precision
 
 
 def artifact_names(wanted: Iterable[str] = ()) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vitcompress.core.artifact_records import arithmetic_of
 from vitcompress.core.measured_records import LatencyRow, TeacherReference, TeacherTime
 from vitcompress.exporters.latency import change_interval, speedup_interval
 from vitcompress.exporters.latency.statistics import CONFIDENCE, logs_of
@@ -36,7 +37,7 @@ def with_speedup(rows: Sequence[LatencyRow]) -> list[LatencyRow]:
 
 def _compared(row: LatencyRow, teachers: dict[Any, LatencyRow]) -> LatencyRow:
     """Return a measured student's row with its speed-up, or with the reason why it has none."""
-    own, fp32 = teachers.get(row.precision), teachers.get("fp32")
+    own, fp32 = teachers.get(arithmetic_of(row.precision)), teachers.get("fp32")
     teacher = fp32 if row.runtime == "onnx" and (own is None or own.p50_ms is None) else own
     if teacher is None or teacher.p50_ms is None:
         why = f": {teacher.reason}" if teacher else ""

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+from rich.console import Console
 
+from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.record import Record
+from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.plan import BY_NAME, STAGES, Stage
+from vitcompress.pipeline.runner import Runner
+from vitcompress.stages.fold.config import FoldConfig
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -32,6 +37,20 @@ def test_every_setting_belongs_to_a_stage_or_to_the_surroundings(digits: RunConf
     asked += [value for config in asked for _, value in config]  # one stage's config is put together from sections
     sections = {type(value) for _, value in digits if isinstance(value, Record)}
     assert sections - {CheckConfig} <= {type(value) for value in asked}  # `compress check` is no stage
+
+
+def test_what_was_not_asked_for_changes_no_fingerprint(digits: RunConfig, tmp_path: Path) -> None:
+    runner = Runner(RunDirectory(tmp_path), Console(quiet=True))
+    runner.records = {need: FoldConfig() for need in (*BY_NAME["export"].needs, "qat")}
+    stage = BY_NAME["export"]
+    needs = {need: FoldConfig() for need in ("data", "teacher", "student", "distill", "fold")}
+    before = fingerprint(fingerprint("export", stage.version, digits.export, needs, None), None)
+    assert BY_NAME["qat"].unasked(digits)
+    assert runner.fingerprint(stage, digits) == before
+    export = digits.export.model_copy(update={"precision": ("fp32", "int8-qat")})
+    asked = digits.model_copy(update={"export": export})
+    assert not BY_NAME["qat"].unasked(asked)
+    assert stage.reads(asked) == stage.needs == (*needs, "qat")
 
 
 def test_measuring_depends_on_the_device_and_the_gpu(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,35 @@ def test_int8_is_in_only_where_it_is_measurably_faster(
     assert [one.precision for one in choice.rejected] == (["int8"] if "int8" not in kept else [])
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "size", "why"),
+    [
+        (5.0, 400, ""),  # faster, though larger
+        (12.0, 50, ""),  # smaller, though slower
+        (12.0, 200, "not faster than int8 at batch 1 (12 ms [11.9, 12.1] against 8 ms [7.95, 8.05]), and not smaller"),
+    ],
+)
+def test_int4_is_in_where_it_is_smaller_or_faster(milliseconds: float, size: int, why: str) -> None:
+    export = exported("int8", "int4")
+    sizes = {"int8": 100, "int4": size}
+    graphs = {
+        one: graph.model_copy(update={"file": FILE.model_copy(update={"bytes": sizes[one]})})
+        for one, graph in export.reduced.items()
+    }
+    fp32 = {"plain": onnx("fp32").model_copy(update={"file": FILE.model_copy(update={"bytes": 400})})}
+    export = export.model_copy(update={"reduced": graphs, "student": fp32})
+    verify = measured({"fp32": 10.0, "int8": 8.0, "int4": milliseconds})
+    choice = choose(config(), "onnx", export, verify)
+    assert ("int4" in choice.precisions) == (not why)
+    assert not why or why in choice.rejected[0].why
+    assert (
+        "loses 0.60 points"
+        in choose(config(), "onnx", export, measured({"fp32": 10.0, "int8": 8.0, "int4": 1.0}, int4=89.4))
+        .rejected[0]
+        .why
+    )
+
+
 @pytest.mark.parametrize(("gain", "faster"), [(1.05, True), (1.005, False), (0.95, False)])
 def test_in_shared_sessions_a_small_gain_is_seen_through_drift(gain: float, faster: bool) -> None:
     drift = np.array([1.0, 1.3, 0.9, 1.2, 1.1, 1.4])
@@ -128,6 +157,19 @@ def test_int8_that_loses_too_much_is_out_of_the_bundle_as_graph_and_as_engine(to
         choice = choose(config(), runtime, export, verify)  # type: ignore[arg-type]
         assert ("int8" in choice.precisions) == kept
         assert kept or "loses 0.60 points of top-1" in choice.rejected[0].why
+
+
+@pytest.mark.parametrize(("better", "recommended"), [(90.2, "int8-qat"), (89.8, "int8"), (90.0, "int8")])
+def test_of_two_int8_of_equal_speed_the_more_accurate_one_is_recommended(better: float, recommended: str) -> None:
+    verify = measured({"fp32": 10.0, "int8": 5.0, "int8-qat": 5.0}, **{"int8-qat": better})
+    choice = choose(config(), "onnx", exported("int8", "int8-qat"), verify)
+    assert choice.precisions == ("fp32", "int8", "int8-qat")
+    assert choice.recommended == recommended
+    assert ("0.20 points more accurate" in choice.why) == (recommended == "int8-qat")
+    poor = measured({"fp32": 10.0, "int8": 5.0, "int8-qat": 5.0}, int8=80.0)
+    assert choose(config(), "onnx", exported("int8", "int8-qat"), poor).recommended == "int8-qat"
+    slow = measured({"fp32": 10.0, "int8-qat": 11.0})
+    assert choose(config(), "onnx", exported("int8-qat"), slow).precisions == ("fp32",)
 
 
 def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
