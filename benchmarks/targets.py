@@ -12,8 +12,7 @@ delete `results.json` there to measure again.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -30,8 +29,8 @@ from real_before import compress, report_of
 from real_cells import Kept
 from torch import nn
 
-from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
-from vitcompress.core.errors import CompressError, EnvironmentLacksError
+from vitcompress.core.artifact_records import OnnxArtifact, Precision
+from vitcompress.core.errors import CompressError
 from vitcompress.core.files import reference
 from vitcompress.core.machine import processor
 from vitcompress.core.preprocess import PreprocessSpec
@@ -41,7 +40,7 @@ from vitcompress.exporters.precision.compare import LIMITS
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.targets import BuildOptions, Target
 from vitcompress.pipeline.api.networks import export_module
-from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
 from vitcompress.stages.export.engines import compared
 from vitcompress.stages.export.graphs import HeldOut
 from vitcompress.stages.judging.contestant import Contestant, batch_of
@@ -50,8 +49,13 @@ from vitcompress.stages.rewrites.deploy import deployed
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "targets.md"
-MOST_WORDS = 1400
 BATCHES = (1, 8)
+FIGURES = ("top1", "package", "cold_start", "memory")
+"""Quantities of a row of the report."""
+DIGITS = ("target", "version", "difference", "top-1 %", "file MB", "package MB", "cold ms", "memory MB")
+DEIT = ("target", "build s", "file MB", "batch 1, ms", "speed", "batch 8, ms", "speed")
+SPEED = "{:.2f} [{:.2f}, {:.2f}]"
+AS_GIVEN = PreprocessSpec(size=224, mean=(0.0,) * 3, std=(1.0,) * 3)
 FOR = {
     "onnx": "any machine; the graph that all others are built of or compared with",
     "openvino": "CPUs, built-in GPUs and NPUs of Intel; CPUs of AMD and Arm",
@@ -86,10 +90,9 @@ network, compared with torch on real images, and judged on the same held-out ima
 
 1. On a CPU with Python or C++ begin with ONNX Runtime: it needs nothing but the bundle. Take another one where it is
    faster on *your* machine: `compress verify BUNDLE` measures there, and the order changes with the processor.
-2. In an app or a page the platform decides: Core ML on Apple's systems, LiteRT or ExecuTorch on Android, the page for
-   browsers. Then size and cold start matter more than milliseconds.
-3. int8 is for processors with instructions for it (VNNI, AMX, dot products of Arm). Without them it is often slower
-   than fp32. The bundle leaves out int8 that is not faster where it was measured, or loses accuracy.
+2. In an app or a page the platform decides: Core ML on Apple's systems, LiteRT or ExecuTorch on Android.
+3. int8 is for processors with instructions for it (VNNI, AMX, dot products of Arm); without them it is often slower
+   than fp32. The bundle leaves out int8 that was not faster here, or loses accuracy.
 4. `compress compare-targets RUN` prints the choice for a budget of milliseconds and megabytes.
 """
 MEASURED = """
@@ -132,11 +135,6 @@ class Deit:
         """Sixteen of noise, as the network takes them."""
         return np.random.default_rng(0).normal(size=(16, 3, 224, 224)).astype(np.float32)
 
-    @property
-    def spec(self) -> PreprocessSpec:
-        """Nothing is done to the images."""
-        return PreprocessSpec(size=224, mean=(0.0,) * 3, std=(1.0,) * 3)
-
     def graph(self, precision: Precision) -> OnnxArtifact:
         """The graph in a precision, made once; a CompressError is raised where it cannot be made."""
         made = self.kept.once(f"deit graph {precision}", partial(self._made, precision))
@@ -157,31 +155,29 @@ class Deit:
         try:
             graph: Any = self.graph(precision)
             (self.work / "export").mkdir(exist_ok=True)
-            options = BuildOptions(
-                self.work,
-                module=lambda: deployed(self.network, self.spec, "float").module,
-                calibration=lambda: self.images,
-            )
+            rewritten = partial(deployed, self.network, AS_GIVEN, "float")
+            options = BuildOptions(self.work, module=lambda: rewritten().module, calibration=lambda: self.images)
             made: Any = target.build(graph, options)
-            if isinstance(made, EngineArtifact):
-                held_out = HeldOut(self.images, self.images, self.spec)
-                made = compared(ExportConfig(), target, made, lambda: self.network, held_out, self.work)
+            if target.name != "onnx":
+                given = HeldOut(self.images, self.images, AS_GIVEN)
+                made = compared(ExportConfig(), target, made, lambda: self.network, given, self.work)
             timed = {str(batch): self.timed(target, made, batch) for batch in BATCHES}
         except CompressError as error:
-            return {"reason": f"{'unmeasured' if isinstance(error, EnvironmentLacksError) else 'refused'}: {error}"}
+            return {"reason": f"refused: {error}"}
         return {"seconds": made.seconds, "bytes": made.bytes, "batches": timed}
 
     def timed(self, target: Target, made: Any, batch: int) -> dict[str, Any]:
         """Median milliseconds of a batch, and the speed over fp32 in ONNX Runtime with its interval."""
         threads, path = physical_cores(), self.work / made.file.path
-        absent = Contestant("student", target.name, self.spec, None, getattr(made, "max_batch", None), file=path)
-        beside = Contestant("student", "onnx", self.spec, None)
+        absent = Contestant("student", target.name, AS_GIVEN, None, getattr(made, "max_batch", None), file=path)
+        beside = Contestant("student", "onnx", AS_GIVEN, None)
         with ExitStack() as stack, pinned(threads):
             fp32 = self.work / self.graph("fp32").file.path
             reference = onnx_contestant(beside, fp32, threads, "cpu", stack)
-            open_file = onnx_contestant if target.name == "onnx" else engine_contestant
-            last: Any = ("cpu", stack) if target.name == "onnx" else (stack, stack)
-            one = open_file(absent, path, threads, *last)
+            if target.name == "onnx":
+                one = onnx_contestant(absent, path, threads, "cpu", stack)
+            else:
+                one = engine_contestant(absent, path, threads, stack, stack)
             if not one.takes(batch):
                 return {"reason": one.why_not()}
             images = batch_of(self.images, batch)
@@ -189,11 +185,6 @@ class Deit:
             found = measure_sessions(openers, self.seconds, reference="onnx", tight=0.01)
         speed = speedup_interval(found.medians["onnx"], found.medians["it"], 2000, seed=0)
         return {"ms": float(np.median(found.samples("it"))), "speed": speed}
-
-
-def usual(target: Target) -> tuple[Precision, ...]:
-    """What is built of a target where nothing else is asked for; of ONNX Runtime, what the defaults make."""
-    return ("fp32", "fp16", "int8") if target.name == "onnx" else target.default_precisions
 
 
 def digits(work: Path, names: list[str], seconds: float) -> dict[str, Any]:
@@ -227,14 +218,9 @@ def digits(work: Path, names: list[str], seconds: float) -> dict[str, Any]:
     }
 
 
-FIGURES = ("top1", "package", "cold_start", "memory")
-"""Quantities of a row of the report."""
-
-
 def table(names: tuple[str, ...], rows: Iterator[list[str]]) -> str:
     """Markdown."""
-    lines = [list(names), ["---"] * len(names), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, ["---"] * len(names), *rows))
 
 
 def number(value: float | None, form: str, unit: float = 1.0) -> str:
@@ -253,8 +239,7 @@ def digit_rows(found: Mapping[str, Any], absent: Mapping[str, str]) -> Iterator[
         cells = [f"{targets.get(row['target']).title} {row['precision']}", row["version"] or "-"]
         cells += [number(row["difference"], ".1g"), number(row["top1"], ".2f")]
         if row["top1"] is None:
-            built = row["bytes"] is not None
-            cells[3] = f"{'unmeasured' if built else 'not built'}: {reason(row['reason'])}"
+            cells[3] = f"{'unmeasured' if row['bytes'] else 'not built'}: {reason(row['reason'])}"
         sizes = [number(row[name], form, 1e6) for name, form in (("bytes", ".2f"), ("package", ".0f"))]
         yield [*cells, *sizes, number(row["cold_start"], ".0f"), number(row["memory"], ".0f", 1e6)]
     for name, why in absent.items():
@@ -270,14 +255,12 @@ def deit_rows(found: Mapping[tuple[str, str], Any]) -> Iterator[list[str]]:
             continue
         cells += [number(one["seconds"], ".1f"), number(one["bytes"], ".1f", 1e6)]
         for timed in one["batches"].values():
-            cells += [reason(timed["reason"]), "-"] if "reason" in timed else [f"{timed['ms']:.1f}", speed(timed)]
+            cells += (
+                [reason(timed["reason"]), "-"]
+                if "reason" in timed
+                else [f"{timed['ms']:.1f}", SPEED.format(*timed["speed"])]
+            )
         yield cells
-
-
-def speed(timed: Mapping[str, Any]) -> str:
-    """A speed with its interval."""
-    value, low, high = timed["speed"]
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 @click.command(help=__doc__)
@@ -294,20 +277,14 @@ def main(work: Path, output: Path, seconds: float, install: bool) -> None:
     for name in own if install else ():
         done = compress(ROOT, "target", "install", name)
         click.echo(done.stdout + done.stderr, err=True, nl=False)
-    states = {name: one.available() for name, one in known.items()}
-    here = [name for name, state in states.items() if state.yes]
-    absent = {name: state.why for name, state in states.items() if not state.yes}
-
-    def measure(key: str, what: Callable[[], Any]) -> Any:
-        click.echo(f"{time.strftime('%H:%M:%S')} {key}", err=True)
-        return kept.once(key, what)
-
-    run = measure(f"digits {','.join(here)}", lambda: digits(work, here, 15.0 * (2 + len(here))))
+    absent = {name: state.why for name, one in known.items() if not (state := one.available()).yes}
+    here = [name for name in known if name not in absent]
+    run = kept.once(f"digits {','.join(here)}", partial(digits, work, here, 15.0 * (2 + len(here))))
     deit = Deit(work / "deit", kept, seconds)
     found = {
-        (name, precision): measure(f"deit {name} {precision}", partial(deit.built, targets.get(name), precision))
+        (name, precision): kept.once(f"deit {name} {precision}", partial(deit.built, targets.get(name), precision))
         for name in ("onnx", *(name for name in here if known[name].runs_on == "cpu"))
-        for precision in usual(targets.get(name))
+        for precision in (DEFAULT_PRECISIONS if name == "onnx" else known[name].default_precisions)
     }
     itself = found.pop(("onnx", "fp32"))
     purposes = [(one, FOR.get(name, one.title)) for name, one in targets.registered().items()]
@@ -318,17 +295,13 @@ def main(work: Path, output: Path, seconds: float, install: bool) -> None:
         commit=code_version(),
         command=run["command"],
         teacher=number(run["teacher"], ".2f"),
-        itself=", ".join(f"{speed(one)} at batch {batch}" for batch, one in itself["batches"].items()),
+        itself=", ".join(f"{SPEED.format(*one['speed'])} at batch {batch}" for batch, one in itself["batches"].items()),
         digits=table(DIGITS, digit_rows(run, absent)),
         deit=table(DEIT, deit_rows(found)),
     )
     output.write_text(page)
-    words = len(page.split())
-    click.echo(f"wrote {output}, {words} words{f', more than {MOST_WORDS}' if words > MOST_WORDS else ''}")
+    click.echo(f"wrote {output}, {len(page.split())} words (a page has fewer than 1,500)")
 
-
-DIGITS = ("target", "version", "difference", "top-1 %", "file MB", "package MB", "cold ms", "memory MB")
-DEIT = ("target", "build s", "file MB", "batch 1, ms", "speed", "batch 8, ms", "speed")
 
 if __name__ == "__main__":
     main()
