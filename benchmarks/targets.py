@@ -1,4 +1,4 @@
-"""What does each target give? Every one of them on the same trained network, and timed against ONNX Runtime.
+"""What does each target give, on the same trained network, and timed against ONNX Runtime?
 
     python benchmarks/targets.py              # 40 minutes on 2 quiet cores; writes docs/targets.md
     python benchmarks/targets.py --install    # also makes the environments of targets that have their own
@@ -50,8 +50,9 @@ from vitcompress.stages.rewrites.deploy import deployed
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "targets.md"
 BATCHES = (1, 8)
-FIGURES = ("top1", "package", "cold_start", "memory")
-"""Quantities of a row of the report."""
+SECONDS = 20.0
+"""Of one measurement of DeiT-Tiny."""
+OF_REPORT = ("models", "artifacts", "environment")
 DIGITS = ("target", "version", "difference", "top-1 %", "file MB", "package MB", "cold ms", "memory MB")
 DEIT = ("target", "build s", "file MB", "batch 1, ms", "speed", "batch 8, ms", "speed")
 SPEED = "{:.2f} [{:.2f}, {:.2f}]"
@@ -121,8 +122,6 @@ class Deit:
 
     work: Path
     kept: Kept
-    seconds: float
-    """Of one measurement."""
 
     @cached_property
     def network(self) -> nn.Module:
@@ -137,8 +136,7 @@ class Deit:
 
     def graph(self, precision: Precision) -> OnnxArtifact:
         """The graph in a precision, made once; a CompressError is raised where it cannot be made."""
-        made = self.kept.once(f"deit graph {precision}", partial(self._made, precision))
-        return OnnxArtifact.model_validate_json(made)
+        return OnnxArtifact.model_validate_json(self.kept.once(f"graph {precision}", partial(self._made, precision)))
 
     def _made(self, precision: Precision) -> str:
         if precision == "fp32":
@@ -182,7 +180,7 @@ class Deit:
                 return {"reason": one.why_not()}
             images = batch_of(self.images, batch)
             openers = {"onnx": partial(reference.opened, images), "it": partial(one.opened, images)}
-            found = measure_sessions(openers, self.seconds, reference="onnx", tight=0.01)
+            found = measure_sessions(openers, SECONDS, reference="onnx", tight=0.01)
         speed = speedup_interval(found.medians["onnx"], found.medians["it"], 2000, seed=0)
         return {"ms": float(np.median(found.samples("it"))), "speed": speed}
 
@@ -194,28 +192,7 @@ def digits(work: Path, names: list[str], seconds: float) -> dict[str, Any]:
     if done.returncode not in (0, 1):
         raise SystemExit(f"compress {' '.join(words)} ended with {done.returncode}: {done.stderr[-800:]}")
     report = report_of(work / "digits")
-    made = report["artifacts"]
-    graphs = {"fp32": made["student"][made["deployed"]], **made["reduced"]}
-    built: dict[tuple[str, str], Any] = {("onnx", precision): graph for precision, graph in graphs.items()}
-    built |= {(one["flavour"], one["precision"]): one for one in made["engines"]}
-    rows = {(one["runtime"], one["precision"]): one for one in report["models"] if one["model"] == made["deployed"]}
-    (teacher,) = (one for one in report["models"] if (one["model"], one["runtime"]) == ("teacher", "torch"))
-    return {
-        "command": f"compress {' '.join(words)}",
-        "teacher": teacher["top1"]["value"],
-        "rows": [
-            {
-                "target": name,
-                "precision": precision,
-                "version": one.get("version") or report["environment"]["packages"].get("onnxruntime"),
-                "difference": max(one["max_logit_difference"].values(), default=None),
-                "reason": one.get("reason") or rows[name, precision]["top1"]["reason"],
-                **{key: (rows[name, precision].get(key) or {}).get("value") for key in FIGURES},
-                "bytes": rows[name, precision]["bytes"],
-            }
-            for (name, precision), one in built.items()
-        ],
-    }
+    return {"command": f"compress {' '.join(words)}", **{name: report[name] for name in OF_REPORT}}
 
 
 def table(names: tuple[str, ...], rows: Iterator[list[str]]) -> str:
@@ -235,13 +212,22 @@ def reason(text: str) -> str:
 
 def digit_rows(found: Mapping[str, Any], absent: Mapping[str, str]) -> Iterator[list[str]]:
     """The rows of the digits, and of the targets that cannot be made here."""
-    for row in found["rows"]:
-        cells = [f"{targets.get(row['target']).title} {row['precision']}", row["version"] or "-"]
-        cells += [number(row["difference"], ".1g"), number(row["top1"], ".2f")]
-        if row["top1"] is None:
-            cells[3] = f"{'unmeasured' if row['bytes'] else 'not built'}: {reason(row['reason'])}"
-        sizes = [number(row[name], form, 1e6) for name, form in (("bytes", ".2f"), ("package", ".0f"))]
-        yield [*cells, *sizes, number(row["cold_start"], ".0f"), number(row["memory"], ".0f", 1e6)]
+    made, own = found["artifacts"], {"flavour": "onnx", "version": found["environment"]["packages"].get("onnxruntime")}
+    rows = {(one["model"], one["runtime"], one["precision"]): one for one in found["models"]}
+    for one in (
+        *(own | each for each in (made["student"][made["deployed"]], *made["reduced"].values())),
+        *made["engines"],
+    ):
+        row = rows[made["deployed"], one["flavour"], one["precision"]]
+        package, cold, memory = ((row.get(name) or {}).get("value") for name in ("package", "cold_start", "memory"))
+        difference, top1 = max(one["max_logit_difference"].values(), default=None), number(row["top1"]["value"], ".2f")
+        if row["top1"]["value"] is None:
+            top1 = (
+                f"{'unmeasured' if row['bytes'] else 'not built'}: {reason(one.get('reason') or row['top1']['reason'])}"
+            )
+        cells = [f"{targets.get(one['flavour']).title} {one['precision']}", one["version"] or "-"]
+        cells += [number(difference, ".1g"), top1, number(row["bytes"], ".2f", 1e6), number(package, ".0f", 1e6)]
+        yield [*cells, number(cold, ".0f"), number(memory, ".0f", 1e6)]
     for name, why in absent.items():
         yield [targets.get(name).title, "-", "-", f"unmeasured: {reason(why)}", "-", "-", "-", "-"]
 
@@ -265,10 +251,8 @@ def deit_rows(found: Mapping[tuple[str, str], Any]) -> Iterator[list[str]]:
 
 @click.command(help=__doc__)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/targets"), show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=PAGE, show_default=True)
-@click.option("--seconds", default=20.0, show_default=True, help="Of one measurement of DeiT-Tiny.")
 @click.option("--install", is_flag=True, help="Make the environments of targets that have their own.")
-def main(work: Path, output: Path, seconds: float, install: bool) -> None:
+def main(work: Path, install: bool) -> None:
     """Measure, and write the page."""
     work = work.resolve()
     kept = Kept(work / "results.json")
@@ -280,7 +264,7 @@ def main(work: Path, output: Path, seconds: float, install: bool) -> None:
     absent = {name: state.why for name, one in known.items() if not (state := one.available()).yes}
     here = [name for name in known if name not in absent]
     run = kept.once(f"digits {','.join(here)}", partial(digits, work, here, 15.0 * (2 + len(here))))
-    deit = Deit(work / "deit", kept, seconds)
+    deit = Deit(work / "deit", kept)
     found = {
         (name, precision): kept.once(f"deit {name} {precision}", partial(deit.built, targets.get(name), precision))
         for name in ("onnx", *(name for name in here if known[name].runs_on == "cpu"))
@@ -294,13 +278,13 @@ def main(work: Path, output: Path, seconds: float, install: bool) -> None:
         machine=f"{processor()}, {physical_cores()} cores",
         commit=code_version(),
         command=run["command"],
-        teacher=number(run["teacher"], ".2f"),
+        teacher=", ".join(f"{one['top1']['value']:.2f}" for one in run["models"] if one["label"] == "teacher, torch"),
         itself=", ".join(f"{SPEED.format(*one['speed'])} at batch {batch}" for batch, one in itself["batches"].items()),
         digits=table(DIGITS, digit_rows(run, absent)),
         deit=table(DEIT, deit_rows(found)),
     )
-    output.write_text(page)
-    click.echo(f"wrote {output}, {len(page.split())} words (a page has fewer than 1,500)")
+    PAGE.write_text(page)
+    click.echo(f"wrote {PAGE}, {len(page.split())} words (a page has fewer than 1,500)")
 
 
 if __name__ == "__main__":

@@ -39,11 +39,10 @@ class Deployed:
     """A run with all of them in fp32, and what was said of it."""
 
     root: Path
-    passed: Result
-    """With gates that every target that runs here passes."""
-    gates: list[dict[str, Any]]
     running: list[str]
     """Targets whose files run on this machine."""
+    judged: dict[str, tuple[Result, list[dict[str, Any]]]]
+    """By verdict: what was said with gates that each of these passes or fails, and the rows of its report."""
 
     def row(self, name: str) -> dict[str, Any]:
         """The report's row of the student's artifact."""
@@ -51,7 +50,7 @@ class Deployed:
         return next(one for one in rows if one["runtime"] == name)
 
 
-def judged(names: list[str], drop: int) -> list[str]:
+def gates(names: list[str], drop: int) -> list[str]:
     """Settings of gates on these targets; every accuracy is below the teacher's by less than 100 points."""
     artifacts = ", ".join(f"{name}-fp32" for name in names)
     named = f"gates.artifacts=[onnx, {artifacts}]", f"gates.require=[{artifacts}]"
@@ -72,8 +71,11 @@ def deployed(
         rows = load_report(root)["models"]
         running = [one["runtime"] for one in rows if one["model"] != "teacher" and one["top1"]["value"] is not None]
         running = [name for name in NAMES if name in running]
-        passed = in_process("verify", root, *judged(running, 100))
-        yield Deployed(root, passed, load_report(root)["gates"], running)
+        judged = {}
+        for verdict, drop in (("fail", -100), ("pass", 100)):
+            said = in_process("verify", root, *gates(running, drop))
+            judged[verdict] = said, load_report(root)["gates"]
+        yield Deployed(root, running, judged)
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +112,10 @@ def test_it_answers_as_torch_and_onnx_runtime_do_or_says_why_it_was_not_run(depl
 
 
 def test_one_gate_passes_and_one_fails_for_each(deployed: Deployed) -> None:
-    assert deployed.passed.code == 0, deployed.passed.out + deployed.passed.err
-    failed = in_process("verify", deployed.root, *judged(deployed.running, -100))
-    assert failed.code == 1
-    for rows, verdict in ((deployed.gates, "pass"), (load_report(deployed.root)["gates"], "fail")):
+    for verdict, (said, rows) in deployed.judged.items():
+        assert said.code == (0 if verdict == "pass" else 1), said.out + said.err
         found = {one["artifact"]: one["verdict"] for one in rows if one["gate"] == "max_accuracy_drop"}
-        assert {name: found[f"{name}-fp32"] for name in deployed.running} == dict.fromkeys(deployed.running, verdict)
+        assert {found[f"{name}-fp32"] for name in deployed.running} == {verdict}
 
 
 @of_each
