@@ -33,8 +33,9 @@ export_options = _adding(
         "--target",
         "targets",
         metavar="LIST",
-        help="What to make: onnx, tensorrt, tensorrt-rtx, triton, with commas.  [default: onnx, triton and the engine "
-        "that this machine builds]",
+        help="What to make, with commas: onnx, openvino, executorch, aotinductor, litert, web, ncnn, coreml, tensorrt, "
+        "tensorrt-rtx, triton; `compress doctor` says which can be made here.  [default: onnx, triton and the TensorRT "
+        "engine that this machine builds]",
     ),
     click.option(
         "--precision",

@@ -39,9 +39,9 @@ Or, with `compress` installed, every file checked against `manifest.json` (size 
 
 ```sh
 compress predict THIS_FOLDER IMAGE_OR_FOLDER...{{ "" if embeds else " --top 3" }}
-{% if recommended | length > 1 %}
-compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine
-{% endif %}
+{% for row in recommended[1:] %}
+compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model {{ row.file }}
+{% endfor %}
 ```
 {% for usage in added if usage %}
 
@@ -69,7 +69,7 @@ Latency: {{ card.method }}.
 - Made, and left out: {{ name }}: {{ reason }}
 {% endfor %}
 {% for part in built %}
-- {{ engine_line(part.model) }}
+- {{ built_line(part.model) }}
 {% endfor %}
 
 ## Input and output
@@ -154,7 +154,7 @@ def model_card(
         parts=parts.values(),
         built=[part for part in parts.values() if part.model.is_built],
         measured=partial(_measured, card.score),
-        engine_line=_engine,
+        built_line=_built,
         recommended=list(recommended.values()),
         added=added,
         several=several,
@@ -187,8 +187,8 @@ def _with_interval(facts: Mapping[str, Any], name: str, stem: str, digits: int) 
     return f"{value:.{digits}f}{between}"
 
 
-def _engine(model: BundledModel) -> str:
-    """Return the line about what an engine runs on."""
+def _built(model: BundledModel) -> str:
+    """Return the line about what a model that another target built runs on."""
     target, facts = targets.get(model.runtime), model.facts
     version = f" {facts['version']}" if facts.get("version") else ""
     hardware = f", for {', '.join(map(str, facts['hardware']))}" if facts.get("hardware") else ""

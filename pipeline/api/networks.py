@@ -21,6 +21,7 @@ from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.network import measure_network
 from vitcompress.stages.analysis.write import write
 from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import compared
 from vitcompress.stages.export.graphs import HeldOut
 from vitcompress.stages.export.graphs import export_module as export_graph_of
 from vitcompress.stages.fold.stage import folded_from_lift
@@ -80,7 +81,9 @@ def export_module(
     options = known_targets.BuildOptions(
         root, module=lambda: deployed(network, spec, config.input, rewrite=config.rewrites).module
     )
-    return (graph, *(target.build(graph, options) for target in engines))
+    (root / "export").mkdir(exist_ok=True)  # where targets put their files
+    built: list[Any] = [target.build(graph, options) for target in engines]
+    return (graph, *(compared(config, *one, lambda: network, given, root) for one in zip(engines, built, strict=True)))
 
 
 def analyze_module(

@@ -236,12 +236,13 @@ def export(
         what: a network, or the result of :func:`vitcompress.distill`; or a run or its folder, whose artifacts are then
             measured, bundled and judged again.
         output: of a network: the folder for the files.
-        targets: what to make, such as ``("onnx", "tensorrt")``; of a network, None for the ONNX graph.
+        targets: what to make, such as ``("onnx", "openvino")``; of a network, None for the ONNX graph.
         precisions: of a run's targets; a network's are fp32.
         projector: of a run's lift: ``fold``, ``keep`` or ``auto``.
         slim: of a run: whether its bundle is without what judging it on another machine needs.
         settings: of a run's ``fold`` and ``export``, by dotted name.
-        images: of a network: float32 ``[N, 3, S, S]``, on which the graph is compared with torch.
+        images: of a network: float32 ``[N, 3, S, S]``, on which the graph is compared with torch, and what else was
+            built that runs here.
         progress: whether to print a line a stage, and bars, to stderr.
         verbose: whether to print details too.
 

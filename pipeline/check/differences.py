@@ -32,7 +32,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
     told = []
     if before.models.graph != now.models.graph:
         told.append(f"The deployed graph was {before.models.graph} in the baseline and is {now.models.graph}.")
-    for role, what in (("onnx", "ONNX file"), ("engine", "engine")):
+    for role, what in (("onnx", "ONNX file"), ("engine", "artifact of another target")):
         old, new = before.recommended.get(role), now.recommended.get(role)
         if old != new:
             told.append(f"The recommended {what} was {old or 'none'} in the baseline and is {new or 'none'}.")

@@ -1,4 +1,4 @@
-"""Decide what is exported, and in which precisions engines are built."""
+"""Decide what is exported, and in which precisions what other targets build."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def engine_precision(config: RunConfig, facts: Facts) -> Choice:
     if lacking := [one for one in wanted if one not in export.precisions]:
         raise UsageError(
             f"export.engine_precision is {', '.join(wanted)}, but export.precision, {', '.join(export.precisions)}, "
-            f"has no {' and no '.join(lacking)} graph to build an engine of; add it there, or leave it out here."
+            f"has no {' and no '.join(lacking)} graph to build it of; add it there, or leave it out here."
         )
     if export.engines and export.deploy not in ("fastest", *wanted):
         raise UsageError(

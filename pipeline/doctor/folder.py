@@ -115,9 +115,10 @@ def _model(model: ModelFile) -> Finding:
         with target.open(model.path):
             return Finding("ok", f"{what} loads in {target.title}")
     except BundleError as error:
-        # An engine that is as it was written may still be for another GPU or another version.
+        # What is as it was written may still be for another GPU or another version of its library.
         if target.kind == "engine":
-            return Finding("absent", f"{what} cannot be run here: {error}", "build the engine on this machine")
+            again = f"export it again, with the {target.title} of this machine"
+            return Finding("absent", f"{what} cannot be run here: {error}", again)
         return Finding("broken", f"bundle: {error}", "export it again")
     except CompressError as error:
         return Finding("absent", f"{what} cannot be run here: {error}")

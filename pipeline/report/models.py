@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.measured_records import AccuracyRow, LatencyRow, MemoryRow, TeacherReference, ThroughputRow
 from vitcompress.core.records import Cost, FileRef
+from vitcompress.exporters import targets
 from vitcompress.exporters.latency import TAIL_SAMPLES
 from vitcompress.pipeline.report.records import Records
 from vitcompress.stages.gates.registry import NO_TEACHER
@@ -23,6 +24,7 @@ _RUNTIMES = {
     "onnx": "ONNX",
     "tensorrt": "TensorRT engine",
     "tensorrt-rtx": "TensorRT-RTX engine",
+    **{name: one.title for name, one in targets.BUILT_IN.items() if one.runs_on == "cpu" and name != "onnx"},
 }
 """As people call them, in the order of the table."""
 _PRECISIONS = get_args(Precision)
@@ -62,10 +64,11 @@ class Artifact(NamedTuple):
 
 
 def model_rows(records: Records) -> list[dict[str, Any]]:
-    """Return one row per (model, runtime, precision): teacher, student in torch, deployed ONNX, other graphs, engines.
+    """Return one row per (model, runtime, precision): teacher, student in torch, deployed ONNX, other graphs, and
+    what other targets built.
 
     Besides all that a row of ``verify`` names, there is always a row for the teacher's and the deployed student's ONNX
-    file, and for every engine that was asked for, built or not, measured or not.
+    file, and for whatever was asked of another target, built or not, measured or not.
     """
     export, verify = records.export, records.verify
     accuracy = {_of(row): row for row in verify.accuracy}

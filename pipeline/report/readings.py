@@ -107,7 +107,7 @@ def class_losses(report: Report) -> list[ClassLoss]:
 
 
 def engine_right(report: Report) -> dict[str, int]:
-    """Return by class how many images the recommended engine answers right; empty where none was measured."""
+    """Return by class how many images what is recommended as engine answers right; empty where none was measured."""
     wanted = (report["artifacts"]["deployed"], *(report["artifacts"]["bundle"]["engine"] or ()))
     rows = [row["class_right"] for row in report["accuracy"] if key_of(row) == wanted]
     return dict(zip(report["class_names"], rows[0], strict=True)) if rows and rows[0] else {}
@@ -140,7 +140,7 @@ def bundle_lines(report: Report) -> list[str]:
         f"Recommended in ONNX Runtime: {bundle['onnx']} ({bundle['onnx_why']}).",
     ]
     if bundle["engine"]:
-        lines.append(f"Recommended engine: {' '.join(bundle['engine'])} ({bundle['engine_why']}).")
+        lines.append(f"Recommended as engine: {' '.join(bundle['engine'])} ({bundle['engine_why']}).")
     rewrites = made["student"][made["deployed"]]["rewrites"]
     lines.append(f"Rewritten exactly before export: {'; '.join(rewrites) or 'nothing'}.")
     graphs = report["graphs"]

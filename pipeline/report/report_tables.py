@@ -8,6 +8,7 @@ from functools import reduce
 from operator import attrgetter, getitem
 from typing import Any
 
+from vitcompress.exporters import targets
 from vitcompress.pipeline.report.models import BY_DEFINITION, quantity
 from vitcompress.pipeline.report.readings import (
     Report,
@@ -263,7 +264,8 @@ def classes(report: Report) -> Table | None:
         Column("lost", attrgetter("points"), "+.1f", "% of its images"),
     ]
     if right := engine_right(report):
-        columns.insert(4, Column("engine right", lambda one: right[one.name], "d"))
+        name = " ".join(report["artifacts"]["bundle"]["engine"])
+        columns.insert(4, Column(f"{name} right", lambda one: right[one.name], "d"))
     if not report["score"]["labelled"]:
         columns = [column for column in columns if "teacher" not in column.name]
     rows = class_losses(report)
@@ -345,7 +347,7 @@ def _otherwise(row: Row) -> list[str]:
 
 
 def engines(report: Report) -> Table | None:
-    """Return the engines, built or not; None where none was asked for."""
+    """Return what targets besides ONNX Runtime built, or not; None where nothing was asked of them."""
     made = report["artifacts"]
     rows = [
         one | {"of": who} for who, name in (("", "engines"), ("teacher, ", "teacher_engines")) for one in made[name]
@@ -353,7 +355,12 @@ def engines(report: Report) -> Table | None:
 
     def hardware(row: Row) -> str:
         source = f" ({row['hardware_source']})" if row["hardware_source"] else ""
-        return (", ".join(row["hardware"]) + source) or "-"
+        target = targets.BUILT_IN.get(row["flavour"])
+        absent = "CPU" if target is not None and target.runs_on == "cpu" else "-"
+        return (", ".join(row["hardware"]) + source) or absent
+
+    def difference(row: Row) -> float | None:
+        return max((row.get("max_logit_difference") or {}).values(), default=None)
 
     def bundled(row: Row) -> str:
         built = row["status"] == "built"
@@ -362,14 +369,15 @@ def engines(report: Report) -> Table | None:
         return place(report, row["flavour"], row["precision"]) if built else f"not built: {row['reason']}"
 
     columns = [
-        Column("engine", lambda row: f"{row['of']}{row['flavour']} {row['version'] or ''}".strip()),
+        Column("target", lambda row: f"{row['of']}{row['flavour']} {row['version'] or ''}".strip()),
         Column("precision", at("precision")),
         Column("graph's products in", lambda row: products(row["layers"])),
         Column("as built", _as_built),
         Column("runs on", hardware),
+        Column("from torch", difference, ".2g", absent="-"),
         Column("size", lambda row: row["file"] and row["file"]["bytes"], megabytes, "MB", absent="-"),
         Column("in the bundle", bundled),
     ]
     tf32 = ["float32 products may be rounded to TF32 on the way, TensorRT's default."]
     lines = [*(tf32 if any(row["tf32"] for row in rows) else []), *(line for row in rows for line in _otherwise(row))]
-    return Table("What each engine computes in, and runs on", columns, rows, lines=lines) if rows else None
+    return Table("What targets besides ONNX Runtime built", columns, rows, lines=lines) if rows else None

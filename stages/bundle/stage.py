@@ -12,7 +12,7 @@ from vitcompress.core.network_names import is_own
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import BundledModel, write_bundle
 from vitcompress.exporters.bundled import Kind
-from vitcompress.stages.bundle.choose import Choice, choose
+from vitcompress.stages.bundle.choose import Choice, choose, over_targets
 from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.facts import Inputs as Inputs
 from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
@@ -27,12 +27,10 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
     root, export = context.run.root, inputs.export
     score = score_of(inputs.data.task, inputs.data.labelled)
     onnx = choose(config, "onnx", export, inputs.verify, score)
-    built_in = [name for name, target in targets.BUILT_IN.items() if target.kind == "engine"]
-    names = dict.fromkeys([*built_in, *(one.target for one in export.engines)])
+    asked, order = dict.fromkeys(one.target for one in export.engines), list(targets.BUILT_IN)
+    names = sorted(asked, key=lambda name: order.index(name) if name in order else len(order))
     engines = [choose(config, name, export, inputs.verify, score) for name in names]
-    tried = {one.target for one in export.engines}
-    reasons = [choice for choice in engines if choice.runtime in tried]
-    engine = next((choice for choice in engines if choice.recommended), (reasons or engines)[-1])
+    engine = over_targets(engines, export.deployed, inputs.verify, export.engines_why)
     choices = [onnx, *engines]
     rejected = tuple(one for choice in choices for one in choice.rejected)
     kinds: dict[Kind, Choice] = {"onnx": onnx, "engine": engine}

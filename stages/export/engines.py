@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -98,29 +99,36 @@ def build_engine(
         made = target.build(graph, network.options(config, root, precision))
         assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
         made = made.model_copy(update={"precision": precision})
-        if target.runs_on == "cpu":
-            made = made.model_copy(update={"max_logit_difference": _compared(config, target, made, network, root)})
+        trained = partial(network.trained, root, precision)
+        made = compared(config, target, made, trained, network.images, root)
     except ResultError as error:
         context.say(f"no {precision} {target.title} of the {network.of}: {error}")
         made = EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=str(error))
     return made
 
 
-def _compared(
-    config: ExportConfig, target: Target, made: EngineArtifact, network: Network, root: Path
-) -> dict[str, float]:
-    """Return how far a built file is from torch; {} where it does not run here. A ResultError: too far in fp32."""
+def compared(
+    config: ExportConfig,
+    target: Target,
+    made: EngineArtifact,
+    trained: Callable[[], nn.Module],
+    images: HeldOut,
+    root: Path,
+) -> EngineArtifact:
+    """Return a built artifact with how far it is from torch, where it is for a CPU and runs on this one.
+
+    ``trained`` returns the network as it was trained. A ResultError is raised where fp32 is too far from it.
+    """
+    if target.runs_on == "gpu":
+        return made
     assert made.file is not None  # noqa: S101 - it was built
-    images = network.images
     try:
         with target.open(root / made.file.path) as runner:
-            module = network.trained(root, made.precision)
-            found = max_difference(runner, module, images.images, CHECKED_BATCHES, images.given)
+            found = max_difference(runner, trained(), images.images, CHECKED_BATCHES, images.given)
     except EnvironmentLacksError:
-        return {}
+        return made
     worst = max(found.values())
     if made.precision == "fp32" and not (isfinite(worst) and worst <= config.tolerance):
-        raise ResultError(
-            f"its logits differ from torch's by {worst:.3g}, more than export.tolerance {config.tolerance:g}"
-        )
-    return found
+        named, limit = made.file.path, config.tolerance
+        raise ResultError(f"logits of {named} differ from torch's by {worst:.3g}, more than export.tolerance {limit:g}")
+    return made.model_copy(update={"max_logit_difference": found})

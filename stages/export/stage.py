@@ -116,4 +116,4 @@ def _not_made(
     graphs = [f"{one} ONNX: {why}" for one, why in missing.items()] if config.precision != DEFAULT_PRECISIONS else []
     by_name = not config.target_reason
     failed = [one for one in engines if by_name and one.file is None and one.precision not in missing]
-    return (*graphs, *(f"{one.flavour} {one.precision} engine: {one.reason}" for one in failed))
+    return (*graphs, *(f"{one.flavour} {one.precision}: {one.reason}" for one in failed))

@@ -33,7 +33,7 @@ class VerifyConfig(Record):
     """Which teacher stands for the one that is deployed today. Each student's speed-up over it is reported, beside that
     over the teacher in the same runtime and precision. best: the fastest that was measured on this machine, at each
     batch size. torch: as trained, float32. compiled: by torch.compile, measured only if asked for here (it takes
-    minutes, and a compiler). onnx, engine: the fastest of these."""
+    minutes, and a compiler). onnx: the fastest in ONNX Runtime. engine: the fastest that another target built."""
     threads: int = Field(0, ge=0)
     """CPU threads of a session; 0: all physical cores this process may use."""
     memory: bool = True

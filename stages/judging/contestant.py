@@ -44,7 +44,7 @@ class Contestant:
     """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
     precision: Precision = "fp32"
     file: Path | None = None
-    """ONNX graph or engine that a process of its own can load."""
+    """ONNX graph, or what another target built, that a process of its own can load."""
     on_gpu: Callable[[NDArray[Any], float], GpuTimes] | None = None
     """Of an engine: a batch timed on the GPU for some seconds."""
     anew: Callable[[], AbstractContextManager[Infer]] | None = None
@@ -75,7 +75,7 @@ class Contestant:
 
     def why_not(self) -> str:
         """Return why a batch size that it does not take has no numbers."""
-        return self.reason or f"the engine takes batches up to {self.max_batch}"
+        return self.reason or f"it takes batches up to {self.max_batch}"
 
     @contextmanager
     def opened(self, images: NDArray[Any]) -> Iterator[Call]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from vitcompress.core.machine import hardware, processor
 from vitcompress.core.words import counted
+from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
 from vitcompress.exporters.latency import Others, pinned
 from vitcompress.stages.judging.config import VerifyConfig
-from vitcompress.stages.judging.contestant import Contestant
+from vitcompress.stages.judging.contestant import IN_TORCH, Contestant
 from vitcompress.stages.judging.latency import Images, latency_rows, throughput_rows
 from vitcompress.stages.judging.speedup import against_deployed
 
@@ -49,12 +50,15 @@ def timed(
     # Intervals of what is not opened anew in each session miss what that changes.
     kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
     once = f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
+    anew = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew)
+    titles = [targets.get(one).title for one in anew if one not in ("onnx", *IN_TORCH)]
+    beside = f"{', '.join(titles)} on the CPU; " if titles else ""
     share = "an unknown share" if disturbance is None else f"{disturbance:.0%}"
     in_torch = f"torch on {torch_on}, eager, float32; " if torch_on else ""
     method = (
         f"{processor()}, {counted(threads, 'thread')}, {bound}; {opened} sessions, in each of which "
         "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
-        f"detected; ONNX Runtime on {onnx_on} without spinning threads; {in_torch}from "
+        f"detected; ONNX Runtime on {onnx_on} without spinning threads; {beside}{in_torch}from "
         f"an array in memory, as the model takes it, to logits in memory{once}; "
         f"other processes took {share} of the CPUs' time meanwhile"
     )

@@ -21,14 +21,14 @@ _CALLED: dict[TeacherChoice, str] = {
     "torch": "in torch",
     "compiled": "compiled by torch",
     "onnx": "in ONNX Runtime",
-    "engine": "as an engine",
+    "engine": "in any target but ONNX Runtime",
 }
 
 
 def with_speedup(rows: Sequence[LatencyRow]) -> list[LatencyRow]:
     """Return the rows of one runtime and batch size with each student's speed-up over the teacher in its precision.
 
-    In ONNX Runtime the teacher in fp32 stands for one that is not there in the student's precision. For an engine
+    In ONNX Runtime the teacher in fp32 stands for one that is not there in the student's precision. In another target
     nothing does: part of the speed-up would be the precision's.
     """
     teachers = {row.precision: row for row in rows if row.model == TEACHER}
@@ -74,7 +74,7 @@ def against_deployed(
     compared = (
         row
         if row.model == TEACHER or row.p50_ms is None or row.batch not in fastest
-        else row.model_copy(update=_fields("speedup_deployed", _ratio(fastest[row.batch], row)))
+        else row.model_copy(update=_fields("speedup_deployed", ratio(fastest[row.batch], row)))
         for row in rows
     )
     return tuple(compared), tuple(references.values())
@@ -85,10 +85,10 @@ def _is_allowed(row: LatencyRow, choice: TeacherChoice) -> bool:
     return choice in ("best", kind)
 
 
-def _ratio(teacher: LatencyRow, row: LatencyRow) -> tuple[float, float, float]:
-    """Return the teacher's median over the row's with its interval."""
-    theirs, own = np.array(teacher.session_p50_ms), np.array(row.session_p50_ms)
-    if teacher.runtime == row.runtime:
+def ratio(reference: LatencyRow, row: LatencyRow) -> tuple[float, float, float]:
+    """Return the reference's median over the row's with its interval; both are of one batch size."""
+    theirs, own = np.array(reference.session_p50_ms), np.array(row.session_p50_ms)
+    if reference.runtime == row.runtime:
         return speedup_interval(theirs, own, RESAMPLES, seed=0)
     return change_interval(logs_of(theirs), logs_of(own), CONFIDENCE)
 

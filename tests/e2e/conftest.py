@@ -73,9 +73,19 @@ def _control(root: Path) -> Finished:
     return Finished(root, arguments, result)
 
 
+@pytest.fixture(scope="session")
+def takes_graphs_from_before() -> Callable[[pytest.MonkeyPatch], None]:
+    """A graph that is there already is taken for the export of the same network, which takes 8 seconds each."""
+    return _take_graphs
+
+
 @pytest.fixture
 def exported_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph that is there already is taken for the export of the same network, which takes 8 seconds each."""
+    """The same for one test."""
+    _take_graphs(monkeypatch)
+
+
+def _take_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = exporting.onnx_from_module
 
     def instead(module: Any, path: Path, **options: Any) -> Any:

@@ -59,7 +59,7 @@ def test_the_card_says_what_it_is_and_what_it_costs(tmp_path: Path, onnx_file: P
         "`" + "d" * 64 + "`",
         f"float32 `[batch, 3, {SIZE}, {SIZE}]`",
         "python infer.py IMAGE_OR_FOLDER...",
-        "--model engine",
+        "IMAGE_OR_FOLDER... --model model.fp16.tensorrt-rtx.engine\n",
     ):
         assert words in card
     licence = card.partition("## Licence")[2]

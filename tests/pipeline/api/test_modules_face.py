@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import timm
 import torch
+from pretend_target import PretendTarget, installed
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import vitcompress as vc
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
+from vitcompress.exporters.targets import BuildOptions
 
 SIZE = 16
 
@@ -114,6 +118,35 @@ def test_a_lift_of_own_networks_is_folded_and_exported_exactly(place: dict[str, 
     logits = session.run(None, {"images": images.numpy()})[0]
     np.testing.assert_allclose(logits, folded(images).detach().numpy(), atol=1e-4)
     assert graph.file.path == "student.onnx"
+
+
+class WrongTarget(PretendTarget):
+    """One whose files hold other weights."""
+
+    def build(self, graph: OnnxArtifact, options: BuildOptions) -> EngineArtifact:
+        made = super().build(graph, options)
+        path = options.file(graph, self.name)
+        model = onnx.load(path)
+        for weight in model.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT:
+                weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 2, weight.name))
+        onnx.save(model, path)
+        return made
+
+
+def test_what_else_is_built_of_own_networks_is_compared_with_torch(place: dict[str, Any]) -> None:
+    images = next(iter(loader(64, 64)))[0]
+    with installed(PretendTarget):
+        graph, built = vc.export(Mixer(8, 1), "exported", targets=("onnx", "pretend"), images=images)
+    assert isinstance(built, EngineArtifact)
+    assert built.files[0].path == "export/student.pretend.engine"
+    assert 0 <= max(built.max_logit_difference.values()) <= 1e-4
+    assert isinstance(graph, OnnxArtifact)
+    with (
+        installed(WrongTarget),
+        pytest.raises(vc.ResultError, match=r"pretend\.engine differ from torch's by .* more th"),
+    ):
+        vc.export(Mixer(8, 1), "exported", targets="pretend", images=images)
 
 
 def test_functions_as_taps(place: dict[str, Any]) -> None:

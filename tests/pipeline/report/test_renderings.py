@@ -144,10 +144,10 @@ def test_precisions_and_engines_say_what_they_are_made_of_and_where_they_ended_u
     assert cells(text, "| teacher, tensorrt-rtx 1.2.0")[-1] == "no: to compare with"
     engine = cells(text, "| tensorrt-rtx 1.2.0")
     traced = "48 fp16, 1 unknown; 68 of 70 layers traced"
-    assert engine[2:] == ["49 float16", traced, "8.9, 12.0 (documented default)", "23.46", "yes"]
+    assert engine[2:] == ["49 float16", traced, "8.9, 12.0 (documented default)", "-", "23.46", "yes"]
     assert "TF32" in text
     assert "Recommended in ONNX Runtime: fp32 (no other is faster)." in text
-    assert "Recommended engine: tensorrt-rtx fp16 (no engine was measured here)." in text
+    assert "Recommended as engine: tensorrt-rtx fp16 (no engine was measured here)." in text
     assert "differ from the kept one's by at most 1.8e-07 over 64 images" in text
     assert "kept one's" not in render(report_of(CASES["plain"]))
 
@@ -172,13 +172,13 @@ def test_classes_of_the_recommended_engine_are_shown_where_it_was_measured(lift:
     report = report_of(lift)
     before = report_tables.classes(report)
     assert before is not None
-    assert "engine right" not in {column.name for column in before.columns}
+    assert "tensorrt-rtx fp16 right" not in {column.name for column in before.columns}
     (row,) = (one for one in report["accuracy"] if (one["model"], one["runtime"]) == ("lift-folded", "tensorrt-rtx"))
     row["class_right"] = list(range(10))
     table = report_tables.classes(report)
     assert table is not None
     shown = table.shown(Output.DETAILS)
-    at = [column.name for column in shown.columns].index("engine right")
+    at = [column.name for column in shown.columns].index("tensorrt-rtx fp16 right")
     assert {cells[0].text: cells[at].text for cells in shown.rows} == dict(zip("abcdefghij", "0123456789", strict=True))
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pretend_target import PretendTarget, installed
 
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision, Runtime
 from vitcompress.core.errors import UsageError
 from vitcompress.core.measured_records import AccuracyRow, LatencyRow, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Cost, FileRef
-from vitcompress.stages.bundle.choose import choose
+from vitcompress.stages.bundle.choose import choose, over_targets
 from vitcompress.stages.bundle.config import BundleConfig
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -33,10 +34,10 @@ def onnx(precision: Precision) -> OnnxArtifact:
     )
 
 
-def engine(precision: Precision, built: bool = True) -> EngineArtifact:
+def engine(precision: Precision, built: bool = True, flavour: str = "tensorrt-rtx") -> EngineArtifact:
     status: Any = "built" if built else "unavailable"
     return EngineArtifact(
-        status=status, flavour="tensorrt-rtx", precision=precision, file=FILE if built else None, reason="no GPU"
+        status=status, flavour=flavour, precision=precision, file=FILE if built else None, reason="no GPU"
     )
 
 
@@ -54,9 +55,9 @@ def exported(*reduced: Precision, engines: tuple[EngineArtifact, ...] = ()) -> E
     )
 
 
-def accuracy(precision: Precision, top1: float) -> AccuracyRow:
+def accuracy(precision: Precision, top1: float | None, runtime: Runtime = "onnx") -> AccuracyRow:
     none: dict[str, Any] = dict.fromkeys(("top5", "drop", "drop_low", "drop_high"))
-    return AccuracyRow(model="plain", runtime="onnx", precision=precision, images=1000, top1=top1, **none)
+    return AccuracyRow(model="plain", runtime=runtime, precision=precision, images=1000, top1=top1, **none)
 
 
 def latency(runtime: Runtime, precision: Precision, p50: float, half: float = 0.05) -> LatencyRow:
@@ -174,12 +175,59 @@ def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
     assert (alone.recommended, alone.why) == ("fp32", "the only engine that was built; it was not measured here")
 
 
+@pytest.mark.parametrize(("top1", "kept"), [(89.0, False), (90.0, True), (None, True)])
+def test_what_runs_here_is_judged_by_its_own_answers_else_by_its_graphs(top1: float | None, kept: bool) -> None:
+    export = exported("int8", engines=(engine("fp32", flavour="pretend"), engine("int8", flavour="pretend")))
+    verify = measured({"fp32": 10.0, "int8": 5.0}, int8=89.9)
+    own = (accuracy("fp32", 90.0, "pretend"), accuracy("int8", top1, "pretend"))
+    with installed(PretendTarget):
+        choice = choose(config(), "pretend", export, verify.model_copy(update={"accuracy": (*verify.accuracy, *own)}))
+    assert ("int8" in choice.precisions) == kept
+    assert choice.why == (
+        "no artifact of Pretend Runtime was measured here; what a narrower one gains in time is unknown"
+        if kept
+        else "the only artifact of Pretend Runtime that was built; it was not measured here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "recommended", "why"),
+    [
+        (
+            (5.0, 4.0),
+            "pretend",
+            "the fastest at batch 1: 4 ms [3.95, 4.05] against tensorrt-rtx fp32 5 ms [4.95, 5.05]",
+        ),
+        ((4.0, 5.0), "tensorrt-rtx", "no other is faster at batch 1: 4 ms"),
+        ((4.0, 3.99), "tensorrt-rtx", "no other is faster at batch 1: 4 ms"),
+        ((None, 4.0), "pretend", "the only one that runs here; not measured here: tensorrt-rtx fp32"),
+        ((None, None), "tensorrt-rtx", "the only engine that was built; it was not measured here"),
+    ],
+)
+def test_of_several_targets_the_fastest_measured_one_is_recommended(
+    milliseconds: tuple[float | None, float | None], recommended: str, why: str
+) -> None:
+    names = ("tensorrt-rtx", "pretend")
+    export = exported(engines=tuple(engine("fp32", flavour=name) for name in names))
+    times = zip(names, milliseconds, strict=True)
+    rows = tuple(latency(name, "fp32", p50) for name, p50 in times if p50 is not None)
+    verify = measured({"fp32": 10.0}).model_copy(update={"latency": rows})
+    with installed(PretendTarget):
+        choices = [choose(config(), name, export, verify) for name in names]
+        chosen = over_targets(choices, "plain", verify, "none was asked for")
+    assert (chosen.runtime, chosen.recommended) == (recommended, "fp32")
+    assert chosen.why.startswith(why)
+
+
 @pytest.mark.parametrize(
     ("engines", "why"), [((), "TensorRT is not installed"), ((engine("fp32", built=False),), "no GPU")]
 )
 def test_no_engine_has_the_reason(engines: tuple[EngineArtifact, ...], why: str) -> None:
-    choice = choose(config(), "tensorrt-rtx", exported(engines=engines), measured({"fp32": 1.0}))
+    export, verify = exported(engines=engines), measured({"fp32": 1.0})
+    choice = choose(config(), "tensorrt-rtx", export, verify)
     assert (choice.precisions, choice.recommended, choice.why) == ((), None, why)
+    overall = over_targets([choice] if engines else [], "plain", verify, export.engines_why)
+    assert (overall.recommended, overall.why) == (None, why)
 
 
 def test_a_precision_can_be_asked_for_and_one_that_is_out_is_refused_with_the_reason() -> None:

@@ -172,7 +172,7 @@ def test_a_failed_engine_leaves_the_rest_and_fails_the_run_only_when_asked_for_b
     (engine,) = record.engines
     assert (engine.status, engine.reason) == ("unavailable", REASON)
     assert (context.run.root / record.student["lift-folded"].file.path).is_file()
-    assert record.not_made == ((f"tensorrt-rtx fp32 engine: {engine.reason}",) if by_name else ())
+    assert record.not_made == ((f"tensorrt-rtx fp32: {engine.reason}",) if by_name else ())
 
 
 @pytest.mark.usefixtures("no_export")

@@ -101,5 +101,5 @@ def test_todays_teacher_is_chosen_at_each_batch_size_and_its_absence_told() -> N
     absent = row("teacher", "tensorrt", "fp16", None, "there is no GPU")
     rows, (none,) = against_deployed([TEACHERS[0], absent, STUDENTS[1]], "engine")
     assert (none.teacher, none.among) == (None, ())
-    assert none.reason == "the teacher was not measured as an engine; there is no GPU"
+    assert none.reason == "the teacher was not measured in any target but ONNX Runtime; there is no GPU"
     assert rows[-1].speedup_deployed is None

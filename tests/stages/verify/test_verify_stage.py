@@ -235,7 +235,7 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert one.p50_ms is not None
     assert (one.gpu, one.card, one.disturbed) == (TIMES, CARD, "2 processes used the GPU")
     assert all(row.card is None for row in record.latency if row.runtime != "tensorrt-rtx")  # nor those on the CPU
-    assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
+    assert (eight.p50_ms, eight.reason) == (None, "it takes batches up to 4")
     assert (eight.gpu, eight.card) == (None, None)
     assert "; tensorrt-rtx opened once for all sessions" in record.latency_method
 
@@ -321,7 +321,7 @@ def test_throughput_of_what_takes_fewer_images_or_more_time_is_a_reason() -> Non
     rows = {row.batch: row for row in found}
     assert list(rows) == [1, 4, 16]
     assert rows[4].images_per_second is not None
-    assert (rows[16].images_per_second, rows[16].reason) == (None, "the engine takes batches up to 4")
+    assert (rows[16].images_per_second, rows[16].reason) == (None, "it takes batches up to 4")
     slow = known.model_copy(update={"model": "teacher", "runtime": "onnx", "p50_ms": 500.0})
     untimed = Contestant("teacher", "onnx", SPEC, lambda images: pytest.fail("it was run"))
     config = VerifyConfig(batch_sizes=(1,), throughput_batches=(16,))
