@@ -29,14 +29,46 @@ async function unpacked(id) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+// By EXIF orientation, how a bitmap of width w and height h is drawn (a matrix of CanvasRenderingContext2D).
+const TURNS = [
+  () => [1, 0, 0, 1, 0, 0], (w) => [-1, 0, 0, 1, w, 0], (w, h) => [-1, 0, 0, -1, w, h], (w, h) => [1, 0, 0, -1, 0, h],
+  () => [0, 1, 1, 0, 0, 0], (w, h) => [0, 1, -1, 0, h, 0], (w, h) => [0, -1, -1, 0, h, w], (w) => [0, -1, 1, 0, 0, w],
+];
+
+/** The orientation, 1 to 8, in a WebP file's EXIF data: unlike those of JPEG and PNG, browsers leave it; else 0. */
+async function orientationOfWebp(file) {
+  const view = new DataView(await file.arrayBuffer());
+  const word = (at) => String.fromCharCode(...new Uint8Array(view.buffer, at, 4));
+  try {
+    if (word(0) !== "RIFF" || word(8) !== "WEBP") return 0;
+    for (let at = 12, size; ; at += 8 + size + (size % 2)) {
+      size = view.getUint32(at + 4, true);
+      if (word(at) !== "EXIF") continue;
+      const start = at + (word(at + 8) === "Exif" ? 14 : 8);
+      const little = word(start).startsWith("II");
+      const tags = start + view.getUint32(start + 4, little) + 2;
+      const found = Array.from({ length: view.getUint16(tags - 2, little) }, (_, i) => tags + 12 * i);
+      const tag = found.find((one) => view.getUint16(one, little) === 0x0112);
+      const told = tag && view.getUint16(tag + 8, little);
+      return TURNS[told - 1] ? told : 0;
+    }
+  } catch (error) {
+    if (error instanceof RangeError) return 0; // the file ends: it has none, or is damaged, and then says nothing
+    throw error;
+  }
+}
+
 /** An image file's pixels, RGBA: turned as its EXIF data says, its colours as stored, on white. */
 async function decoded(file) {
-  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image" };
-  const bitmap = await createImageBitmap(file, options);
-  const { width, height } = bitmap;
+  const turn = await orientationOfWebp(file);
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const bitmap = await createImageBitmap(file, { ...options, imageOrientation: turn ? "none" : "from-image" });
+  const [width, height] = turn > 4 ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
+  context.imageSmoothingEnabled = false;
+  context.setTransform(...TURNS[Math.max(turn, 1) - 1](bitmap.width, bitmap.height));
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return context.getImageData(0, 0, width, height);
