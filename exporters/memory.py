@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from vitcompress.core.errors import CompressError, EnvironmentLacksError
 from vitcompress.core.processes import own_program
@@ -53,16 +51,16 @@ def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
 
 
 def peak_rss_bytes() -> int:
-    """Return most memory, bytes, of this process and of those it has started that was ever resident.
+    """Return most memory, bytes, of this process that was ever resident.
 
-    From the kernel's high-water marks of the programs. ``getrusage`` has another one, which a process inherits: started
+    From the kernel's high-water mark of this program. ``getrusage`` has another one, which a process inherits: started
     by a process of 2 GB, it would say 2 GB. An EnvironmentLacksError is raised where this system does not tell.
     """
-    own = psutil.Process()
-    texts = [Path(f"/proc/{one.pid}/status") for one in (own, *own.children(recursive=True))]
-    marks = [re.search(r"^VmHWM:\s*(\d+)", path.read_text(), re.M) for path in texts if path.is_file()]
-    if marks and marks[0]:
-        return 1024 * sum(int(mark[1]) for mark in marks if mark)
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     raise EnvironmentLacksError("peak memory is read from /proc/self/status, which this system does not have.")
 
 

@@ -21,19 +21,14 @@ WORKER = Path(__file__).parents[1] / "web" / "worker.mjs"
 NO_NODE = "Node is not installed; install it (nodejs, 18 or later) and have node on the PATH"
 
 
-def has_node() -> bool:
-    """Return whether Node is on the PATH."""
-    return shutil.which("node") is not None
-
-
 class WebRunner(Runner):
     """An ONNX file in onnxruntime-web's WebAssembly, in one thread, as in a page that no server gives."""
 
     def __init__(self, path: Path, library: Path, wasm: Path) -> None:
         """Load the file with onnxruntime-web's module ``library`` and its ``wasm``.
 
-        A BundleError is raised where the file is missing, damaged, or not a classifier of images, or onnxruntime-web
-        cannot load it; an EnvironmentLacksError where Node is not here.
+        A BundleError is raised where the file is missing, damaged, or not one that onnxruntime-web loads; an
+        EnvironmentLacksError where Node is not here.
         """
         self.path = path
         facts = graph_facts(path)
@@ -50,11 +45,10 @@ class WebRunner(Runner):
         )
         try:
             self._answer()
-        except ResultError as error:
+        except BaseException as error:
             self.close()
-            raise BundleError(f"onnxruntime-web cannot load {path}: {error}") from error
-        except BaseException:
-            self.close()
+            if isinstance(error, ResultError):
+                raise BundleError(f"onnxruntime-web cannot load {path}: {error}") from error
             raise
 
     def close(self) -> None:
@@ -67,9 +61,8 @@ class WebRunner(Runner):
         self._process = None
 
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        header = struct.pack("=III", len(images), images.nbytes, images.dtype == np.uint8)
         try:
-            self._process.stdin.write(header)
+            self._process.stdin.write(struct.pack("=III", len(images), images.nbytes, images.dtype == np.uint8))
             self._process.stdin.write(np.ascontiguousarray(images).data)
             self._process.stdin.flush()
         except OSError as error:

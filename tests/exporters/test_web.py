@@ -182,8 +182,9 @@ def test_images_are_prepared_in_javascript_to_the_bit(tmp_path: Path) -> None:
             wanted.append(prepare(file, spec).tobytes())
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     program = f"""require({json.dumps(str(PREPARE))}); const fs = require("fs");
-        for (const {{file, spec, ...of}} of JSON.parse(fs.readFileSync("cases.json")))
-            fs.appendFileSync("out", Buffer.from(prepare({{data: fs.readFileSync(file), ...of}}, spec).tensor.buffer));"""
+        for (const {{file, spec, ...of}} of JSON.parse(fs.readFileSync("cases.json"))) {{
+            const {{tensor}} = prepare({{data: fs.readFileSync(file), ...of}}, spec);
+            fs.appendFileSync("out", Buffer.from(tensor.buffer)); }}"""
     subprocess.run([str(shutil.which("node")), "-e", program], cwd=tmp_path, check=True)
     assert (tmp_path / "out").read_bytes() == b"".join(wanted)
 
