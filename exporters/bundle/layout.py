@@ -26,6 +26,7 @@ _OURS = re.compile(
     r"|timm/(config\.json|model\.safetensors)"
     r"|judge/[^/]+"
     r"|triton/[^/]+/(config\.pbtxt|labels\.txt|1/model\.(onnx|plan))"
+    r"|web/index\.html"
 )
 
 

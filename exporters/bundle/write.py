@@ -78,9 +78,6 @@ def write_bundle(
         if not embeds:
             write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
         best = [parts[row["name"]] for row in recommended.values()]
-        added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
-        write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added, several=bool(thresholds)))
-        names = sorted(_files_in(draft))
         manifest = {
             "schema": SCHEMA,
             "made_by": "compress",
@@ -88,11 +85,17 @@ def write_bundle(
             "versions": _versions(parts),
             "models": [part.described() for part in parts.values()],
             "default": recommended,
-            "files": [reference(draft / name, draft).model_dump() for name in names],
+            "files": [],
             "facts": facts,
         }
         if thresholds:
             manifest |= {"task": "multilabel", "thresholds": list(thresholds)}
+        write_atomic(draft / MANIFEST, json.dumps(manifest))  # for targets that add files: all but what these are
+        added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
+        write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added, several=bool(thresholds)))
+        (draft / MANIFEST).unlink()
+        names = sorted(_files_in(draft))
+        manifest["files"] = [reference(draft / name, draft).model_dump() for name in names]
         if judge:
             manifest["judge"] = write_judge(draft, judge).model_dump()
             names = sorted(_files_in(draft))

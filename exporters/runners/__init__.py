@@ -7,6 +7,7 @@ base       what every runner promises
 ort        an ONNX file in ONNX Runtime
 engine     a TensorRT engine, run and timed on the GPU
 gpu_times  what is timed there, and energy
+web        an ONNX file in onnxruntime-web, in Node
 """
 
 from vitcompress.exporters.runners.base import Runner

@@ -6,6 +6,7 @@ tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
 triton        a model repository for Triton, made of the bundle's models
 openvino      OpenVINO's IR, for CPUs
+web           the graph in onnxruntime-web, and a page that classifies images without a server
 
 To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
 ``vitcompress.targets`` that names a subclass of ``Target``.
@@ -24,6 +25,7 @@ from vitcompress.exporters.targets.target import Availability, BuildOptions, Tar
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
 from vitcompress.exporters.targets.tensorrt_rtx import TensorrtRtxTarget
 from vitcompress.exporters.targets.triton import TritonTarget
+from vitcompress.exporters.targets.web import WebTarget
 
 GROUP = "vitcompress.targets"
 """Of the entry points by which other packages add targets."""
@@ -33,6 +35,7 @@ BUILT_IN: dict[str, Target] = {
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
     TritonTarget.name: TritonTarget(),
     OpenvinoTarget.name: OpenvinoTarget(),
+    WebTarget.name: WebTarget(),
 }
 """In the order in which an engine is recommended where there are several."""
 

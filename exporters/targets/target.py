@@ -131,6 +131,7 @@ class Target(ABC):
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Add files to a bundle whose models are in place; return how to use them, Markdown for the model card.
 
-        ``parts`` are the recommended models, ``labels`` in the order of the logits.
+        ``parts`` are the recommended models, ``labels`` in the order of the logits. ``manifest.json`` is there, but for
+        its list of files.
         """
         return ""
