@@ -4,6 +4,7 @@ target        the door: what a target says of itself, ``available``, ``build``, 
 onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
+litert        a .tflite file of LiteRT, converted in an environment of its own
 triton        a model repository for Triton, made of the bundle's models
 
 To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
@@ -17,6 +18,7 @@ from importlib.metadata import entry_points
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
+from vitcompress.exporters.targets.litert import LitertTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
@@ -29,6 +31,7 @@ BUILT_IN: dict[str, Target] = {
     OnnxTarget.name: OnnxTarget(),
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
+    LitertTarget.name: LitertTarget(),
     TritonTarget.name: TritonTarget(),
 }
 """In the order in which an engine is recommended where there are several."""
