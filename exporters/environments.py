@@ -21,6 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.core.files import read_object, write_atomic
 
@@ -64,13 +66,8 @@ def fault(target: Target) -> str:
 
 def packages_of(target: Target) -> dict[str, str]:
     """Return what a target's environment has that this program has not, or in another version: name and version."""
-    found = read_object(environment(target.name) / RECORD, "environment", f"run {command(target)}")
+    found = read_object(environment(target.name) / RECORD, "environment", "install it again")
     return dict(found.get("packages", {}))
-
-
-def command(target: Target) -> str:
-    """Return the command that makes a target's environment."""
-    return f"compress target install {target.name}"
 
 
 def install(target: Target, say: Say) -> bool:
@@ -85,19 +82,16 @@ def install(target: Target, say: Say) -> bool:
     if not fault(target):
         return False
     folder = environment(target.name)
-    with _alone(folder), TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        draft = Path(place) / "new"
+    with _alone(folder) as place:
+        draft = place / "new"
         draft.mkdir()
         target.install(draft, say)
-        is_python = (draft / "pyvenv.cfg").is_file()
-        content = {
-            "requirements": list(target.requirements),
-            "python": _python() if is_python else None,
-            "packages": _packages(draft) if is_python else {},
-        }
+        content: dict[str, Any] = {"requirements": list(target.requirements)}
+        if (draft / "pyvenv.cfg").is_file():
+            content |= {"python": _python(), "packages": _packages(draft)}
         write_atomic(draft / RECORD, json.dumps(content, indent=2) + "\n")
         if folder.exists():
-            folder.rename(Path(place) / "old")
+            folder.rename(place / "old")
         draft.rename(folder)
     return True
 
@@ -105,11 +99,11 @@ def install(target: Target, say: Say) -> bool:
 def remove(target: Target) -> bool:
     """Delete a target's environment; return whether there was one."""
     folder = environment(target.name)
-    if not folder.exists():
-        return False
-    with _alone(folder), TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-        folder.rename(Path(place) / "old")
-    return True
+    there = folder.exists()
+    if there:
+        with _alone(folder) as place:
+            folder.rename(place / "old")
+    return there
 
 
 def make_python(folder: Path, requirements: Sequence[str], say: Say) -> None:
@@ -117,20 +111,19 @@ def make_python(folder: Path, requirements: Sequence[str], say: Say) -> None:
 
     An EnvironmentLacksError is raised, with pip's own last words, where they cannot be installed.
     """
-    own_pip = importlib.util.find_spec("pip") is not None  # then the environment sees it too
-    try:
-        venv.EnvBuilder(symlinks=True, with_pip=not own_pip).create(folder)
+    try:  # pip of this program, where it has one, is seen from the environment too
+        venv.EnvBuilder(symlinks=True, with_pip=importlib.util.find_spec("pip") is None).create(folder)
     except subprocess.CalledProcessError as error:
         raise EnvironmentLacksError("pip is not installed; run python -m ensurepip, or install python3-pip.") from error
     _site(folder).joinpath("shared.pth").write_text("".join(f"{path}\n" for path in _shared()))
-    say(f"installing {', '.join(requirements)} with pip")
-    pip = [str(python_of(folder)), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    what = ", ".join(requirements)
+    say(f"installing {what} with pip")
     # pip leaves alone what lies outside of the environment that it runs in: another version comes beside it.
-    told = _told([*pip, "--no-compile", "--progress-bar=off", *requirements], say)
-    if told:
+    options = ["--no-input", "--no-compile", "--disable-pip-version-check", "--progress-bar=off"]
+    if told := _told([str(python_of(folder)), "-I", "-m", "pip", "install", *options, *requirements], say):
         raise EnvironmentLacksError(
-            f"{', '.join(requirements)} could not be installed; pip says: {told.rstrip('.')}. Check the network and "
-            "pip's index (pip config list), then run the command again."
+            f"{what} could not be installed; pip says: {told.rstrip('.')}. Check the network and pip's index "
+            "(pip config list), then run the command again."
         )
 
 
@@ -148,8 +141,8 @@ def _told(words: Sequence[str], say: Say) -> str:
             raise
     if not process.returncode:
         return ""
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return next(iter([*errors[::-1], *filter(None, lines[::-1])]), f"it ended with status {process.returncode}")
+    said = [line for line in lines if line.startswith("ERROR: ")] or [line for line in lines if line]
+    return said[-1].removeprefix("ERROR: ") if said else f"it ended with status {process.returncode}"
 
 
 def _site(folder: Path) -> Path:
@@ -170,15 +163,14 @@ def _python() -> dict[str, Any]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from the same environment, and delete what one that was killed has left."""
-    from filelock import FileLock, Timeout
-
+def _alone(folder: Path) -> Iterator[Path]:
+    """Lend a folder beside, deleted afterwards, to one process at a time; delete what one that was killed has left."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.parent / f".{folder.name}.lock", timeout=0):
             for left in folder.parent.glob(f".{folder.name}.*/"):
                 shutil.rmtree(left)
-            yield
+            with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+                yield Path(place)
     except Timeout as error:
         raise UsageError(f"another process is at work on {folder}; wait until it has ended.") from error

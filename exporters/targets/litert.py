@@ -11,6 +11,7 @@ import math
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.errors import ResultError
 from vitcompress.core.files import reference
 from vitcompress.exporters.bundled import GraphFacts, Part, graph_facts
-from vitcompress.exporters.environments import command, environment, fault, make_python, packages_of, python_of
+from vitcompress.exporters.environments import environment, fault, make_python, packages_of, python_of
 from vitcompress.exporters.runners.litert import INSTALL, LitertRunner, import_interpreter
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target
 
@@ -49,8 +50,8 @@ module, (args, _) = Named(saved.module()), saved.example_inputs
 litert_torch.convert(module, sample_kwargs={"images": args[0]}).export(path)
 """
 _USE = """\
-`{file}` runs with LiteRT (once TensorFlow Lite), one image at a time. `images` below is {dtype} {shape}, {order}, \
-prepared as `preprocess.json` says: resized, cropped{normalised}. In Python (`pip install ai-edge-litert`):
+`{file}` runs with LiteRT (once TensorFlow Lite), one image at a time: {facts.images.dtype} {shape}, resized, \
+{prepared} as `preprocess.json` says. In Python (`pip install ai-edge-litert`):
 
 ```python
 import json, pathlib
@@ -59,7 +60,7 @@ from infer import prepare  # of this bundle: does what preprocess.json says
 
 run = Interpreter("{file}", num_threads=4).get_signature_runner()
 images = prepare(pathlib.Path("image.jpg"), json.loads(pathlib.Path("preprocess.json").read_text()))
-logits = run({images}=images)["{logits}"]  # float32 [1, {classes}]
+logits = run({facts.images.name}=images)["{facts.logits.name}"]  # float32 [1, {facts.classes}]
 ```
 
 In Kotlin, on Android (`implementation("com.google.ai.edge.litert:litert:1.4.0")`):
@@ -69,7 +70,7 @@ import org.tensorflow.lite.Interpreter
 
 val interpreter = Interpreter(File(path), Interpreter.Options().setNumThreads(4))
 val images = ByteBuffer.allocateDirect({bytes}).order(ByteOrder.nativeOrder())  // fill it
-val logits = Array(1) {{ FloatArray({classes}) }}
+val logits = Array(1) {{ FloatArray({facts.classes}) }}
 interpreter.run(images.rewind(), logits)
 ```
 
@@ -104,7 +105,7 @@ class LitertTarget(Target):
         """Look for LiteRT's module, and for the environment with its converter."""
         why = [] if importlib.util.find_spec("ai_edge_litert") else [f"LiteRT is not installed; run {INSTALL}"]
         if wrong := fault(self):
-            why.append(f"LiteRT's converter {wrong}; run {command(self)}")
+            why.append(f"LiteRT's converter {wrong}; run compress target install {self.name}")
         return Availability(not why, " and ".join(why) or "LiteRT and its converter are installed")
 
     def install(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -121,7 +122,7 @@ class LitertTarget(Target):
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             program, draft = Path(folder) / "program.pt2", Path(folder) / path.name
             _save_program(options, facts, program)
-            _convert(python_of(environment(self.name)), program, facts, draft)
+            _convert(python_of(environment(self.name)), program, facts.logits.name, draft)
             draft.replace(path)
         return EngineArtifact(
             status="built",
@@ -149,13 +150,9 @@ class LitertTarget(Target):
         pixels = facts.input == "uint8"
         return _USE.format(
             file=_FILE,
-            images=facts.images.name,
-            logits=facts.logits.name,
-            classes=facts.classes,
-            dtype=facts.images.dtype,
+            facts=facts,
             shape=[1, *facts.images.shape],
-            order="pixels as they are" if pixels else "channel by channel",
-            normalised="" if pixels else ", less the mean, over the deviation",
+            prepared="cropped" if pixels else "cropped and normalised",
             bytes=math.prod(facts.images.shape) * (1 if pixels else 4),
         )
 
@@ -167,15 +164,16 @@ def _save_program(options: BuildOptions, facts: GraphFacts, path: Path) -> None:
     assert options.module is not None  # noqa: S101 - build has looked
     example = torch.zeros(1, *facts.images.shape, dtype=getattr(torch, facts.images.dtype))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that weights share memory, which the file keeps
             torch.export.save(torch.export.export(options.module(), (example,)), path)
     except Exception as error:  # whatever the module's forward or torch.export raises
         raise ResultError(f"torch cannot export the network ({_last_line(str(error))})") from error
 
 
-def _convert(python: Path, program: Path, facts: GraphFacts, path: Path) -> None:
+def _convert(python: Path, program: Path, output: str, path: Path) -> None:
     """Run the converter; a ResultError with its last words is raised where it fails, or takes too long."""
-    words = [str(python), "-I", "-c", _CONVERT, str(program), facts.logits.name, str(path)]
+    words = [str(python), "-I", "-c", _CONVERT, str(program), output, str(path)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

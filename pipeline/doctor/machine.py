@@ -124,16 +124,14 @@ def _target(target: targets.Target) -> Finding:
 
 
 def _environment(target: targets.Target) -> Iterator[Finding]:
-    """Yield what a target's own environment holds, where it has been made."""
-    folder = environments.environment(target.name)
-    if not folder.exists():
-        return  # the target says what it lacks
-    what = f"environment of {target.name}"
-    if fault := environments.fault(target):
-        yield Finding("absent", f"{what} {fault}", environments.command(target))
-        return
-    packages = [f"{name} {version}" for name, version in environments.packages_of(target).items()]
-    yield Finding("ok", f"{what}: {', '.join((str(folder), *packages))}")
+    """Yield what a target's own environment holds, where it has been made: what is missing, the target says."""
+    folder, what = environments.environment(target.name), f"environment of {target.name}"
+    fault = environments.fault(target)
+    if fault and folder.exists():
+        yield Finding("absent", f"{what} {fault}", f"compress target install {target.name}")
+    elif not fault:
+        packages = [f"{name} {version}" for name, version in environments.packages_of(target).items()]
+        yield Finding("ok", f"{what}: {', '.join((str(folder), *packages))}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,4 @@
-"""LiteRT: the conversion in a Python that is replaced by a script, the runner on an interpreter that is replaced too.
-
-The real ones, which are downloaded, are in the slow test.
-"""
+"""LiteRT; its converter and its interpreter are replaced by small ones, except in the slow test, which installs it."""
 
 from __future__ import annotations
 
@@ -10,18 +7,17 @@ import json
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from test_targets import graph_in
 
 from vitcompress.core.artifact_records import OnnxArtifact
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
-from vitcompress.core.files import reference
-from vitcompress.core.records import Cost
+from vitcompress.core.errors import BundleError, ResultError
 from vitcompress.exporters import environments, targets
 from vitcompress.exporters.bundled import BundledModel, Part, graph_facts
 from vitcompress.exporters.runners import OnnxRunner
@@ -31,118 +27,86 @@ TARGET = targets.get("litert")
 
 
 class Interpreter:
-    """Class k's logit of an image is its sum and k."""
+    """Class k's logit of an image is its sum and k; a batch is refused."""
 
     def __init__(self, path: str, num_threads: int) -> None:
-        self.values: dict[int, NDArray[Any]] = {}
+        self.allocate_tensors = self.invoke = lambda: None
+        self.get_input_details = lambda: [{"index": 0, "shape": np.array([1, 3, 32, 32]), "dtype": np.float32}]
+        self.get_output_details = lambda: [{"index": 1, "shape": np.array([1, 10])}]
+        self.get_tensor = lambda index: self.image.sum() + np.arange(10)[None]
         if Path(path).read_bytes() != b"a classifier":
-            raise ValueError("Model provided has model identifier 'oops', should be 'TFL3'")
-
-    def allocate_tensors(self) -> None:
-        self.values[1] = np.zeros((1, 10), dtype=np.float32)
-
-    def get_input_details(self) -> list[dict[str, Any]]:
-        return [{"index": 0, "shape": np.array([1, 3, 32, 32], dtype=np.int32), "dtype": np.float32}]
-
-    def get_output_details(self) -> list[dict[str, Any]]:
-        return [{"index": 1, "shape": np.array([1, 10], dtype=np.int32), "dtype": np.float32}]
+            raise ValueError("its identifier should be 'TFL3'")
 
     def set_tensor(self, index: int, value: NDArray[Any]) -> None:
-        if value.shape != (1, 3, 32, 32):
-            raise ValueError("Cannot set tensor: Dimension mismatch.")
-        self.values[index] = value
-
-    def invoke(self) -> None:
-        if np.isnan(self.values[0]).any():
-            raise RuntimeError("node number 3 failed to invoke")
-        self.values[1] = self.values[0].sum(keepdims=True).reshape(1, 1) + np.arange(10, dtype=np.float32)
-
-    def get_tensor(self, index: int) -> NDArray[Any]:
-        return self.values[index]
+        if value.shape != (1, 3, 32, 32) or np.isnan(value).any():
+            raise ValueError("Dimension mismatch")
+        self.image = value
 
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
-    package, module = ModuleType("ai_edge_litert"), ModuleType("ai_edge_litert.interpreter")
-    package.__spec__ = ModuleSpec("ai_edge_litert", None)
-    package.interpreter, module.Interpreter = module, Interpreter  # type: ignore[attr-defined]
+    package = ModuleType("ai_edge_litert")
+    vars(package).update(
+        __spec__=ModuleSpec("ai_edge_litert", None), interpreter=SimpleNamespace(Interpreter=Interpreter)
+    )
     monkeypatch.setitem(sys.modules, "ai_edge_litert", package)
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
 
 
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment that looks installed; the file returned is its Python, given ``-I -c PROGRAM FILE LOGITS OUT``."""
+    """The Python of an environment that looks installed; it is given ``-I -c PROGRAM FILE LOGITS OUTPUT``."""
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "targets"))
-    folder = environments.environment("litert")
-    python = environments.python_of(folder)
+    python = environments.python_of(environments.environment("litert"))
     python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\n")
-    python.chmod(0o755)
+    python.touch(0o755)
     content = {"requirements": list(TARGET.requirements), "packages": {"litert-torch": "0.10.0"}}
-    (folder / environments.RECORD).write_text(json.dumps(content))
+    (python.parents[1] / environments.RECORD).write_text(json.dumps(content))
     return python
 
 
 @pytest.fixture
 def graph(tmp_path: Path, onnx_file: Path) -> OnnxArtifact:
-    path = tmp_path / "export" / "student.onnx"
-    path.parent.mkdir()
-    path.write_bytes(onnx_file.read_bytes())
-    checks = {"max_logit_difference": {}, "tolerance": 1e-3, "seconds": 1.0}
-    cost = Cost(parameters=1, macs=1)
-    return OnnxArtifact(name="student", file=reference(path, tmp_path), cost=cost, nodes=1, opset=20, **checks)
+    return graph_in(tmp_path, onnx_file)
 
 
-def test_the_program_of_torch_is_converted_in_the_environments_python(
+def test_the_torch_program_is_converted_in_the_environments_python(
     tmp_path: Path, library: None, converter: Path, graph: OnnxArtifact, model: torch.nn.Module
 ) -> None:
-    converter.write_text(
-        f'#!/bin/sh\ncp "$4" {tmp_path}/program.pt2; echo "$1 $5" > {tmp_path}/words; printf x > "$6"\n'
-    )
-    made = TARGET.build(graph, BuildOptions(tmp_path, max_batch=16, module=lambda: model))
-    assert (made.target, made.precision, made.version, made.max_batch) == ("litert", "fp32", "0.10.0", 16)  # type: ignore[attr-defined]
+    converter.write_text(f'#!/bin/sh\ncp "$4" {tmp_path}/program.pt2; echo "$1 $5" > "$6"\n')
+    made = TARGET.build(graph, BuildOptions(tmp_path, module=lambda: model))
+    assert (made.target, made.precision, vars(made)["version"]) == ("litert", "fp32", "0.10.0")
     assert [one.path for one in made.files] == ["export/student.litert.tflite"]
-    assert (tmp_path / "words").read_text() == "-I logits\n"
+    assert (tmp_path / made.files[0].path).read_text() == "-I logits\n"
     image = torch.randn(1, 3, 32, 32)
-    with torch.no_grad():
-        again = torch.export.load(tmp_path / "program.pt2").module()(image)
-        torch.testing.assert_close(again, model(image))
+    torch.testing.assert_close(torch.export.load(tmp_path / "program.pt2").module()(image), model(image))
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [
-        (
-            "echo a warning >&2; echo half > $6; echo 'RuntimeError: no lowering of erfinv.' >&2; exit 1",
-            "no lowering of",
-        ),
-        ("kill -9 $$", "ended with status -9"),
-        ("exit 0", "ended with status 0"),
-    ],
+    [("echo half > $6; echo 'Error: no erfinv.' >&2; exit 1", "no erfinv"), ("kill -9 $$", "ended with status -9")],
 )
 def test_a_converter_that_fails_or_dies_is_one_sentence(
     tmp_path: Path, library: None, converter: Path, graph: OnnxArtifact, model: torch.nn.Module, script: str, words: str
 ) -> None:
     converter.write_text(f"#!/bin/sh\n{script}\n")
-    with pytest.raises(ResultError, match=words) as caught:
+    with pytest.raises(ResultError, match=f"^LiteRT's converter failed .*{words}.$"):
         TARGET.build(graph, BuildOptions(tmp_path, module=lambda: model))
-    assert "\n" not in str(caught.value)
     assert [one.name for one in (tmp_path / "export").iterdir()] == ["student.onnx"]
 
 
-def test_both_commands_are_named_where_nothing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_and_lines_to_run_it_are_told(tmp_path: Path, onnx_file: Path, monkeypatch: Any) -> None:
+    part = Part(BundledModel("onnx fp32", onnx_file, "onnx", "fp32"), graph_facts(onnx_file))
+    assert TARGET.add_files(tmp_path, [part], ()) == ""
+    (tmp_path / "model.litert.tflite").touch()
+    said = TARGET.add_files(tmp_path, [part], ())
+    assert all(f"```{language}" in said for language in ("python", "kotlin", "swift"))
+    assert f"allocateDirect({3 * 32 * 32 * 4})" in said
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     found = TARGET.available()
     assert not found.yes
-    assert found.why == (
-        "LiteRT is not installed; run pip install 'vitcompress[litert]' and "
-        "LiteRT's converter is not installed; run compress target install litert"
-    )
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    with pytest.raises(EnvironmentLacksError, match=r"run pip install 'vitcompress\[litert\]'"):
-        TARGET.open(tmp_path / "model.litert.tflite")
+    assert "run pip install 'vitcompress[litert]'" in found.why
+    assert "run compress target install litert" in found.why
 
 
 def test_images_of_a_batch_are_run_one_by_one(tmp_path: Path, library: None, images: NDArray[np.float32]) -> None:
@@ -151,39 +115,21 @@ def test_images_of_a_batch_are_run_one_by_one(tmp_path: Path, library: None, ima
     with TARGET.open(path, threads=1) as runner:
         assert (runner.input, runner.size, runner.channels, runner.classes) == ("float", 32, 3, 10)
         expected = images.sum(axis=(1, 2, 3))[:, None] + np.arange(10)
-        np.testing.assert_allclose(runner.infer(images), expected, rtol=1e-5)
-        with pytest.raises(ResultError, match=r"LiteRT failed on model\.litert\.tflite \(node number 3 failed"):
+        np.testing.assert_allclose(runner.infer(images), expected, rtol=1e-4)
+        with pytest.raises(ResultError, match=r"LiteRT failed on model\.litert\.tflite \(Dimension mismatch"):
             runner.infer(np.full_like(images[:1], np.nan))
     path.write_bytes(b"oops")
     with pytest.raises(BundleError, match=r"damaged or no LiteRT classifier .*should be 'TFL3'"):
         TARGET.open(path)
-    path.unlink()
-    with pytest.raises(BundleError, match="does not exist"):
-        TARGET.open(path)
-
-
-def test_the_card_has_lines_to_run_the_file_in_three_languages(tmp_path: Path, onnx_file: Path) -> None:
-    part = Part(BundledModel("onnx fp32", onnx_file, "onnx", "fp32"), graph_facts(onnx_file))
-    assert TARGET.add_files(tmp_path, [part], ()) == ""
-    (tmp_path / "model.litert.tflite").touch()
-    said = TARGET.add_files(tmp_path, [part], ())
-    assert all(f"```{language}" in said for language in ("python", "kotlin", "swift"))
-    assert f"allocateDirect({3 * 32 * 32 * 4})" in said
-    assert '["logits"]' in said
 
 
 @pytest.mark.slow
-def test_the_real_converter_is_installed_and_its_file_gives_the_logits_of_onnx_runtime(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    graph: OnnxArtifact,
-    model: torch.nn.Module,
-    images: NDArray[np.float32],
+def test_the_real_file_gives_the_logits_of_onnx_runtime(
+    tmp_path: Path, monkeypatch: Any, graph: OnnxArtifact, model: torch.nn.Module, images: NDArray[np.float32]
 ) -> None:
     pytest.importorskip("ai_edge_litert", reason="LiteRT, of the extra litert, is not installed")
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "targets"))
     assert environments.install(TARGET, print)
-    assert environments.packages_of(TARGET)["litert-torch"].startswith("0.10.")
     assert "torch" not in environments.packages_of(TARGET)
     made = TARGET.build(graph, BuildOptions(tmp_path, module=lambda: model))
     with (
