@@ -4,6 +4,7 @@ target        the door: what a target says of itself, ``available``, ``build``, 
 onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
+litert        a .tflite file of LiteRT, converted in an environment of its own
 triton        a model repository for Triton, made of the bundle's models
 openvino      OpenVINO's IR, for CPUs
 web           the graph in onnxruntime-web, and a page that classifies images without a server
@@ -19,6 +20,7 @@ from importlib.metadata import entry_points
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
+from vitcompress.exporters.targets.litert import LitertTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.openvino import OpenvinoTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
@@ -33,6 +35,7 @@ BUILT_IN: dict[str, Target] = {
     OnnxTarget.name: OnnxTarget(),
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
+    LitertTarget.name: LitertTarget(),
     TritonTarget.name: TritonTarget(),
     OpenvinoTarget.name: OpenvinoTarget(),
     WebTarget.name: WebTarget(),

@@ -82,6 +82,8 @@ class Target(ABC):
     """Where what it builds runs. On a CPU it is opened anew in every session of a measurement."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Distributions on PyPI that it runs with: the bundle's manifest has the versions of those that are installed."""
+    requirements: ClassVar[tuple[str, ...]] = ()
+    """What :meth:`install` puts into the target's own environment; empty for one that has none."""
     note: ClassVar[str] = ""
     """What to know before its file is moved to another machine: a sentence of the model card."""
 
@@ -105,7 +107,7 @@ class Target(ABC):
 
         A UsageError is raised where the target has none: it runs in the environment of this program.
         """
-        raise UsageError(f"{self.title} needs no environment of its own: {self.available().why}.")
+        raise UsageError(f"{self.title} needs no environment of its own: {self.available().why.rstrip('.')}.")
 
     def build(self, graph: OnnxArtifact, options: BuildOptions) -> Artifact:
         """Build what this target runs of an ONNX graph, in the graph's precision.

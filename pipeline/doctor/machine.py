@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vitcompress.core.errors import CompressError
-from vitcompress.exporters import targets
+from vitcompress.exporters import environments, targets
 from vitcompress.exporters.cuda import gpu_facts, gpu_present
 from vitcompress.exporters.precision.modelopt import PACKAGES
 from vitcompress.pipeline.machine import package_version
@@ -35,7 +35,9 @@ def examine_machine() -> Iterator[Finding]:
         known = targets.registered()
     except CompressError as error:
         yield Finding("broken", f"targets of other packages: {error}", "repair or uninstall that package")
-    yield from map(_target, known.values())
+    for target in known.values():
+        yield _target(target)
+        yield from _environment(target)
 
 
 def _gpu() -> Iterator[Finding]:
@@ -119,6 +121,17 @@ def _target(target: targets.Target) -> Finding:
         fix = f"pip install --force-reinstall {target.distributions[0]}" if target.distributions else ""
         return Finding("broken", f"{what}: {error}", fix)
     return Finding("ok", f"{what}: {here.why}")
+
+
+def _environment(target: targets.Target) -> Iterator[Finding]:
+    """Yield what a target's own environment holds, where it has been made: what is missing, the target says."""
+    folder, what = environments.environment(target.name), f"environment of {target.name}"
+    fault = environments.fault(target)
+    if fault and folder.exists():
+        yield Finding("absent", f"{what} {fault}", f"compress target install {target.name}")
+    elif not fault:
+        packages = [f"{name} {version}" for name, version in environments.packages_of(target).items()]
+        yield Finding("ok", f"{what}: {', '.join((str(folder), *packages))}")
 
 
 def _first_line(error: BaseException) -> str:
