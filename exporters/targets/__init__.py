@@ -4,6 +4,8 @@ target        the door: what a target says of itself, ``available``, ``build``, 
 onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
+ncnn          networks for edge boxes and phones, converted by pnnx
+coreml        ML programs for Apple's devices
 triton        a model repository for Triton, made of the bundle's models
 
 To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
@@ -17,6 +19,8 @@ from importlib.metadata import entry_points
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
+from vitcompress.exporters.targets.coreml import CoremlTarget
+from vitcompress.exporters.targets.ncnn import NcnnTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
@@ -29,6 +33,8 @@ BUILT_IN: dict[str, Target] = {
     OnnxTarget.name: OnnxTarget(),
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
+    NcnnTarget.name: NcnnTarget(),
+    CoremlTarget.name: CoremlTarget(),
     TritonTarget.name: TritonTarget(),
 }
 """In the order in which an engine is recommended where there are several."""
