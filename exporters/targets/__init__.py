@@ -5,6 +5,8 @@ onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
 litert        a .tflite file of LiteRT, converted in an environment of its own
+ncnn          networks for edge boxes and phones, converted by pnnx
+coreml        ML programs for Apple's devices
 triton        a model repository for Triton, made of the bundle's models
 openvino      OpenVINO's IR, for CPUs
 web           the graph in onnxruntime-web, and a page that classifies images without a server
@@ -21,6 +23,8 @@ from importlib.metadata import entry_points
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
 from vitcompress.exporters.targets.litert import LitertTarget
+from vitcompress.exporters.targets.coreml import CoremlTarget
+from vitcompress.exporters.targets.ncnn import NcnnTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.openvino import OpenvinoTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
@@ -36,6 +40,8 @@ BUILT_IN: dict[str, Target] = {
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
     LitertTarget.name: LitertTarget(),
+    NcnnTarget.name: NcnnTarget(),
+    CoremlTarget.name: CoremlTarget(),
     TritonTarget.name: TritonTarget(),
     OpenvinoTarget.name: OpenvinoTarget(),
     WebTarget.name: WebTarget(),

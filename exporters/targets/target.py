@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vitcompress.core.artifact_records import Artifact, OnnxArtifact, Precision
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundled import Kind, Part
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class BuildOptions:
     the graph takes. For targets that read torch's programs instead of ONNX; None where only a graph is known."""
     calibration: Callable[[], NDArray[Any]] | None = None
     """Returns training images ``[N, ...]`` as the graph takes them, for value ranges; None where there are none."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in the order of the logits, for formats that hold them; none of embeddings."""
+    preprocess: PreprocessSpec | None = None
+    """How an image becomes what the graph takes, for formats that hold it."""
 
     def file(self, graph: OnnxArtifact, target: str, suffix: str = ".engine") -> Path:
         """Return the path for what ``target`` builds of ``graph``: ``RUN/export/GRAPH.TARGET.engine``."""

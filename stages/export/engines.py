@@ -68,6 +68,8 @@ class Network:
             config.compute_capabilities,
             module=module,
             calibration=calibration,
+            labels=() if self.data.task == "embedding" else self.data.classes,
+            preprocess=self.images.preprocess,
         )
 
 

@@ -1,0 +1,215 @@
+"""ncnn: a network for edge boxes and phones, run by a library without dependencies. pnnx converts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
+from vitcompress.core.errors import ResultError
+from vitcompress.core.files import reference
+from vitcompress.core.processes import own_program
+from vitcompress.exporters.bundled import GraphFacts, Part, graph_facts
+from vitcompress.exporters.runners.ncnn import HINT, IMAGES, LOGITS, MISSING, PIXELS, NcnnRunner, import_ncnn
+from vitcompress.exporters.targets.planes import planes
+from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LIMIT_SECONDS = 1800.0
+"""After which pnnx, or ncnn with what it made, is given up."""
+LIMITS = {"fp32": 1e-3, "fp16": 0.03}
+"""Largest accepted difference from torch on random images, relative to the largest logit."""
+_RUN = """
+import numpy, pathlib
+from vitcompress.exporters.runners.ncnn import NcnnRunner
+folder = pathlib.Path(sys.argv[1])
+with NcnnRunner(folder / "model.ncnn.param", 1) as runner:
+    found = [runner.infer(image[None]) for image in numpy.load(folder / "images.npy")]
+numpy.save(folder / "logits.npy", numpy.concatenate(found))
+"""
+
+
+class NcnnTarget(Target):
+    """A network for one image at a time; fp16 is what its weights are stored in."""
+
+    name = "ncnn"
+    title = "ncnn"
+    page = "docs/ncnn.md"
+    precisions = ("fp32", "fp16")
+    default_precisions = ("fp32",)
+    suffix = ".param"
+    runs_on = "cpu"
+    distributions = ("ncnn",)
+    note = "Its weights are beside it, in the .bin file of the same name. It takes one image at a time."
+
+    def available(self) -> Availability:
+        """Look for ncnn, and for pnnx, which converts."""
+        here = find_spec("ncnn") is not None and find_spec("pnnx") is not None
+        return Availability(here, "ncnn and pnnx are installed" if here else MISSING.replace("is", "or pnnx is", 1))
+
+    def build(self, graph: OnnxArtifact, options: BuildOptions) -> EngineArtifact:
+        """Convert the network in torch, with weights stored in the graph's precision.
+
+        A ResultError is raised for operators that pnnx leaves unconverted, and where ncnn fails on what it made or
+        gives other logits than torch.
+        """
+        self.require()
+        if options.module is None:
+            raise ResultError("ncnn is converted from the network in torch, and only its ONNX graph is known")
+        started = time.perf_counter()
+        facts = graph_facts(options.root / graph.file.path)
+        path = options.file(graph, self.name, self.suffix)
+        beside = path.with_suffix(".bin")
+        module = options.module()
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+            folder = Path(name)
+            _convert(module, facts, graph.precision, folder)
+            _check(module, facts, folder, LIMITS[graph.precision])
+            path.unlink(missing_ok=True)  # the old network does not fit the new weights
+            (folder / "model.ncnn.bin").replace(beside)
+            (folder / "model.ncnn.param").replace(path)
+        return EngineArtifact(
+            status="built",
+            flavour=self.name,
+            precision=graph.precision,
+            version=installed_versions(self.distributions)["ncnn"],
+            file=reference(path, options.root),
+            more=(reference(beside, options.root),),
+            layers=graph.operators,
+            seconds=time.perf_counter() - started,
+        )
+
+    def open(self, path: Path, threads: int | None = None) -> NcnnRunner:
+        """Load a network, on ``threads`` of the CPU."""
+        return NcnnRunner(path, threads)
+
+    def load_library(self) -> None:
+        """Import ncnn."""
+        import_ncnn()
+
+    def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
+        """Return how a program in C++ or Python runs the bundle's network."""
+        files = sorted(bundle.glob(f"model*.{self.name}{self.suffix}"), key=lambda file: len(file.name))
+        if not files:
+            return ""
+        spec = json.loads((bundle / "preprocess.json").read_text())
+        size, mean, std = spec["size"], spec["mean"], spec["std"]
+        kind = {1: "GRAY", 3: "RGB"}.get(len(mean), "...") if spec.get("bits", 8) == 8 else "..."
+        name, normalised = PIXELS, ""
+        if spec["input"] == "float":
+            rows = [255 * one for one in mean], [1 / (255 * one) for one in std]
+            name = IMAGES
+            normalised = _NORMALISE.format(*(", ".join(f"{one:.7g}f" for one in row) for row in rows))
+        return _USAGE.format(
+            param=files[0].name, bin=files[0].with_suffix(".bin").name, size=size, kind=kind,
+            normalised=normalised, images=name, logits=LOGITS,
+        )  # fmt: skip
+
+
+def _convert(module: nn.Module, facts: GraphFacts, precision: str, folder: Path) -> None:
+    """Write ``model.ncnn.param`` and ``model.ncnn.bin`` into ``folder``; a ResultError is raised where pnnx cannot."""
+    import torch
+
+    from vitcompress.exporters.targets.one_image import one_image
+
+    images = torch.zeros(1, facts.channels, facts.size, facts.size)
+    try:
+        with torch.no_grad():
+            whole = one_image(planes(module) if facts.input == "uint8" else module, images)
+            torch.jit.trace(whole, images, check_trace=False).save(str(folder / "model.pt"))
+    except Exception as error:  # torch.export and the tracer let through whatever the module raises
+        why = " ".join(str(error).split())[:200]
+        raise ResultError(f"torch cannot trace {type(module).__name__} ({type(error).__name__}: {why})") from error
+    shape = ",".join(map(str, images.shape))
+    pnnx = Path(find_spec("pnnx").origin).with_name("pnnx")  # type: ignore[union-attr, arg-type]  # available() looked
+    said = _run([str(pnnx), "model.pt", f"inputshape=[{shape}]", f"fp16={int(precision == 'fp16')}"], folder, "pnnx")
+    lines = [line.split() for line in (folder / "model.ncnn.param").read_text().splitlines()]
+    # pnnx leaves an operator that ncnn does not have under torch's name, such as torch.unbind or Tensor.reshape.
+    unknown = sorted({line[0] for line in lines[2:] if "." in line[0] or ":" in line[0]})
+    if unknown:
+        why = "; ".join(sorted({line for line in said.splitlines() if "not supported" in line or "exceeds" in line}))
+        raise ResultError(f"pnnx has no ncnn layer for {', '.join(unknown)}{f' ({why[:200]})' if why else ''}")
+    names = {"in0": PIXELS if facts.input == "uint8" else IMAGES, "out0": LOGITS}
+    named = [" ".join(names.get(word, word) for word in line) for line in lines]
+    named[2] += f" 0={facts.size} 1={facts.size} 2={facts.channels}"
+    named[-1] += f" {HINT}=4,1,{facts.classes},1,1"
+    (folder / "model.ncnn.param").write_text("\n".join(named) + "\n")
+
+
+def _check(module: nn.Module, facts: GraphFacts, folder: Path, limit: float) -> None:
+    """Run what was made, in a process of its own since ncnn may crash, and compare it with torch on random images."""
+    import torch
+
+    random, shape = np.random.default_rng(0), (2, *facts.images.shape)
+    floats, pixels = random.standard_normal(shape).astype(np.float32), random.integers(0, 256, shape, dtype=np.uint8)
+    images = pixels if facts.input == "uint8" else floats
+    np.save(folder / "images.npy", images)
+    _run(own_program(_RUN, str(folder)), folder, "ncnn")
+    with torch.no_grad():
+        expected = module(torch.from_numpy(images)).numpy()
+    difference = float(np.abs(np.load(folder / "logits.npy") - expected).max() / np.abs(expected).max())
+    if not difference <= limit:
+        raise ResultError(
+            f"what pnnx made of it answers differently than torch: logits change by {difference:.2g} of the largest, "
+            f"more than {limit:g}"
+        )
+
+
+def _run(command: list[str], folder: Path, what: str) -> str:
+    """Run a command in ``folder`` and return what it said; a ResultError is raised where it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=LIMIT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ResultError(f"{what} was given up after {LIMIT_SECONDS:g} s") from error
+    said = done.stdout + done.stderr
+    if done.returncode:
+        last = (said.strip().splitlines() or [""])[-1]
+        raise ResultError(f"{what} failed on the converted network (status {done.returncode}: {last[:200]})")
+    return said
+
+
+_NORMALISE = """
+const float mean[] = {{{}}};
+const float factor[] = {{{}}};
+in.substract_mean_normalize(mean, factor);  // ncnn spells it so"""
+_USAGE = """\
+With ncnn, in C++ (`rgb` is the image resized and cropped as `preprocess.json` says):
+
+```cpp
+#include "net.h"
+
+ncnn::Net net;
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = false;
+net.load_param("{param}");
+net.load_model("{bin}");
+ncnn::Mat in = ncnn::Mat::from_pixels(rgb, ncnn::Mat::PIXEL_{kind}, {size}, {size});{normalised}
+ncnn::Extractor extractor = net.create_extractor();
+extractor.input("{images}", in);
+ncnn::Mat logits;
+extractor.extract("{logits}", logits);
+```
+
+In Python (`pip install ncnn`; `image` is float32 `[C, {size}, {size}]`, as `prepare` in `infer.py` gives it):
+
+```python
+import ncnn, numpy
+
+net = ncnn.Net()
+net.load_param("{param}")
+net.load_model("{bin}")
+extractor = net.create_extractor()
+extractor.input("{images}", ncnn.Mat(image).clone())
+logits = numpy.array(extractor.extract("{logits}")[1])
+```"""
