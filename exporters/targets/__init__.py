@@ -4,6 +4,8 @@ target        the door: what a target says of itself, ``available``, ``build``, 
 onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
+executorch    programs for phones and small devices, run by XNNPACK
+aotinductor   native code for this kind of processor, run by libtorch
 triton        a model repository for Triton, made of the bundle's models
 
 To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
@@ -17,6 +19,8 @@ from importlib.metadata import entry_points
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
+from vitcompress.exporters.targets.aotinductor import AotInductorTarget
+from vitcompress.exporters.targets.executorch import ExecutorchTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
@@ -29,6 +33,8 @@ BUILT_IN: dict[str, Target] = {
     OnnxTarget.name: OnnxTarget(),
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
+    ExecutorchTarget.name: ExecutorchTarget(),
+    AotInductorTarget.name: AotInductorTarget(),
     TritonTarget.name: TritonTarget(),
 }
 """In the order in which an engine is recommended where there are several."""
