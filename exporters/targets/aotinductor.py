@@ -142,6 +142,9 @@ def _settings(facts: dict[str, Any]) -> dict[str, Any]:
     return {
         **level,
         "compile_threads": 1,
+        # One of torch 2.14's patterns takes attention over tokens before images for attention over images before
+        # tokens, and makes a fused product of it whose answers are wrong.
+        "pattern_matcher": False,
         "cpp.dynamic_threads": True,  # else torch.set_num_threads when it runs changes nothing
         "aot_inductor.metadata": {FACTS: json.dumps(facts)},
         "aot_inductor.precompile_headers": False,  # they pay where many packages are compiled
