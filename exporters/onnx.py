@@ -127,11 +127,11 @@ def _export(
             raise refused from error
         raise ResultError(
             f"{type(module).__name__} cannot be exported to ONNX for inputs {list(example.shape)} "
-            f"({_first_line(error)}); the model must take these and must not depend on the batch size."
+            f"({first_line(error)}); the model must take these and must not depend on the batch size."
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the innermost reason in one line: exporters wrap it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -158,7 +158,7 @@ def _finish(path: Path, shape: Sequence[int], input: Input) -> tuple[int, int]:
         onnx.checker.check_model(str(path), full_check=True)
         facts = graph_facts(path)
     except Exception as error:  # BundleError, ValidationError or InferenceError, which share no base
-        raise ResultError(f"the exported ONNX graph is not what was promised ({_first_line(error)}).") from error
+        raise ResultError(f"the exported ONNX graph is not what was promised ({first_line(error)}).") from error
     foreign = {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
     if foreign:
         raise ResultError(f"the exported graph uses operators TensorRT does not know: {', '.join(sorted(foreign))}.")

@@ -7,6 +7,8 @@ tensorrt_rtx  engines of TensorRT-RTX, built on any machine
 litert        a .tflite file of LiteRT, converted in an environment of its own
 ncnn          networks for edge boxes and phones, converted by pnnx
 coreml        ML programs for Apple's devices
+executorch    programs for phones and small devices, run by XNNPACK
+aotinductor   native code for this kind of processor, run by libtorch
 triton        a model repository for Triton, made of the bundle's models
 openvino      OpenVINO's IR, for CPUs
 web           the graph in onnxruntime-web, and a page that classifies images without a server
@@ -25,6 +27,8 @@ from vitcompress.core.extensions import load
 from vitcompress.exporters.targets.litert import LitertTarget
 from vitcompress.exporters.targets.coreml import CoremlTarget
 from vitcompress.exporters.targets.ncnn import NcnnTarget
+from vitcompress.exporters.targets.aotinductor import AotInductorTarget
+from vitcompress.exporters.targets.executorch import ExecutorchTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.openvino import OpenvinoTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
@@ -42,6 +46,8 @@ BUILT_IN: dict[str, Target] = {
     LitertTarget.name: LitertTarget(),
     NcnnTarget.name: NcnnTarget(),
     CoremlTarget.name: CoremlTarget(),
+    ExecutorchTarget.name: ExecutorchTarget(),
+    AotInductorTarget.name: AotInductorTarget(),
     TritonTarget.name: TritonTarget(),
     OpenvinoTarget.name: OpenvinoTarget(),
     WebTarget.name: WebTarget(),
