@@ -113,7 +113,7 @@ STAGES: tuple[Stage, ...] = (
           ("data", "teacher", "analyze", "student", "distill"), seeded=True),
     Stage("fold", _IN + "fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
     Stage("export", _IN + "export.stage", ExportRecord, 4, lambda run: run.export, (*_TRAINED, "fold")),
-    Stage("verify", _IN + "verify.stage", VerifyRecord, 6, lambda run: run.verify, (*_TRAINED, "fold", "export"),
+    Stage("verify", _IN + "verify.stage", VerifyRecord, 7, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
     Stage("bundle", _IN + "bundle.stage", BundleRecord, 2, _bundling,
           (*_TRAINED, "fold", "export", "verify", "control")),
