@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vitcompress.pipeline.report.models import MEGABYTE
 from vitcompress.pipeline.report.readings import Report
@@ -44,4 +44,8 @@ def deploying(report: Report) -> Table | None:
         "Cold start: import of the runtime, load and first image in a fresh process with Python and numpy, the disk's "
         "cache warm; median [fastest, slowest]. An ONNX file runs on the CPU in that process.",
     ]
-    return Table("What it takes to deploy", COLUMNS, rows, at("deployed"), lines)
+    columns: Sequence[Column] = COLUMNS
+    if not any(row["energy"]["value"] for row in rows):  # few processors tell it
+        columns = COLUMNS[:-1]
+        lines.append(f"Energy, unmeasured: {next(row for row in rows if row['deployed'])['energy']['reason']}.")
+    return Table("Each artifact in a fresh process", columns, rows, at("deployed"), lines)

@@ -94,7 +94,7 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
         absent = engines.get(one, "")
         shared = "a graph in torch shares its process with everything else that this program is"
         why = absent or (shared if one.runtime in IN_TORCH else "")
-        nothing = {"batch": 1, "peak_rss_bytes": None, "reason": why, "runtime_reason": why}
+        nothing: dict[str, Any] = {"batch": 1, "peak_rss_bytes": None, "reason": why, "runtime_reason": why}
         used = needs.get(one) or FootprintRow(**one._asdict(), **nothing)
         cost = _cost(one, records, absent)
         rates = sorted((row for row in verify.throughput if _of(row) == one), key=lambda row: row.batch)
