@@ -5,19 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.footprint_records import ColdStart as ColdStart
+from vitcompress.core.footprint_records import FootprintRow as FootprintRow
+from vitcompress.core.footprint_records import Row as Row
 from vitcompress.core.record import FileRef, Record
 from vitcompress.core.records import Task
-
-
-class Row(Record):
-    """What was measured of one model in one runtime and precision."""
-
-    model: str
-    """``teacher``, or the student's graph."""
-    runtime: Runtime
-    precision: Precision = "fp32"
-    reason: str = ""
-    """Why it was not measured."""
 
 
 class AccuracyRow(Row):
@@ -228,18 +220,6 @@ class ThroughputRow(Row):
     samples: int = 0
 
 
-class MemoryRow(Row):
-    """What one model needs in a process of its own that does nothing else; an ONNX file runs on the CPU in it."""
-
-    batch: int
-    peak_rss_bytes: int | None
-    """Most resident memory of the process; None when unmeasured."""
-    empty_rss_bytes: int | None = None
-    """The same of a process that only loads the runtime's library."""
-    gpu_bytes: int | None = None
-    """GPU memory in use by it, where it runs on one."""
-
-
 class Hardware(Record):
     """What absolute times depend on: they are compared only where this is the same."""
 
@@ -329,7 +309,8 @@ class VerifyRecord(Record):
     teacher_references: tuple[TeacherReference, ...] = ()
     """The teacher that each ``speedup_deployed`` is against, by batch size; empty in records of earlier versions."""
     throughput: tuple[ThroughputRow, ...] = ()
-    memory: tuple[MemoryRow, ...] = ()
+    memory: tuple[FootprintRow, ...] = ()
+    """What each artifact takes to deploy, memory and the rest; empty with ``verify.memory=false``."""
     flips: tuple[FlipTable, ...] = ()
     """Of the deployed graph's artifacts that could be run."""
     confusions: tuple[Confusion, ...] = ()
@@ -371,6 +352,11 @@ class VerifyRecord(Record):
         """Return the row of one artifact at one batch size, measured or not."""
         wanted = (model, runtime, precision, batch)
         return next((row for row in self.latency if (row.model, row.runtime, row.precision, row.batch) == wanted), None)
+
+    def footprint_of(self, row: Row) -> FootprintRow | None:
+        """Return what the model, runtime and precision of ``row`` takes to deploy; None where nobody looked."""
+        wanted = (row.model, row.runtime, row.precision)
+        return next((one for one in self.memory if (one.model, one.runtime, one.precision) == wanted), None)
 
     def teacher_reference(self, batch: int = 1) -> TeacherReference | None:
         """Return the teacher that stands for the one deployed today; None in records of earlier versions."""

@@ -20,6 +20,7 @@ from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.signals import STOPPING, on_request
 from vitcompress.pipeline.api.arguments import COMMAND, command_line, console_of, launched, request_of
+from vitcompress.pipeline.compare import commands
 from vitcompress.pipeline.options import (
     FOLDER,
     config_options,
@@ -215,19 +216,8 @@ def show_recipe(name: str) -> int:
     return EXIT_OK
 
 
-@cli.command()
-@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=FOLDER)
-@click.option("-o", "--output", type=FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
-def compare(runs: tuple[Path, ...], output: Path | None) -> int:
-    """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
-    from vitcompress.pipeline.compare import read, tell
-
-    comparison = read.compared(runs)
-    Console().print(tell.terminal(comparison, read.standings(comparison)))
-    if output is not None:
-        for path in tell.write(comparison, output):
-            click.echo(f"wrote    {path}")
-    return EXIT_OK
+cli.add_command(commands.compare)
+cli.add_command(commands.compare_targets)
 
 
 @cli.command()

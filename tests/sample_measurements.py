@@ -7,13 +7,14 @@ from typing import Any
 from vitcompress.core.measured_records import (
     AccuracyRow,
     CardState,
+    ColdStart,
     Flip,
     FlipTable,
+    FootprintRow,
     GpuParts,
     GpuTimes,
     Hardware,
     LatencyRow,
-    MemoryRow,
     Spread,
     TeacherReference,
     TeacherTime,
@@ -150,7 +151,14 @@ def verify(graphs: tuple[Graph, ...], deployed: Graph, why: str) -> VerifyRecord
             for place, row in places
         ),
         memory=tuple(
-            MemoryRow(**place, peak_rss_bytes=151_000_000, empty_rss_bytes=60_000_000)
+            FootprintRow(
+                **place,
+                peak_rss_bytes=151_000_000,
+                empty_rss_bytes=60_000_000,
+                starts=tuple(ColdStart(import_ms=120.0, load_ms=45.5, first_ms=50.0 + extra) for extra in (0, 60, 5)),
+                joules_reason="only root may read the processor's energy counter",
+                runtime_bytes=58_000_000,
+            )
             for place, row in places
             if row.batch == 1
         ),

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.packing import Packed, pack
     from vitcompress.pipeline.api.runs import Run, analyze, export, run
     from vitcompress.pipeline.api.verifying import Verified, verify
+    from vitcompress.pipeline.compare.targets import compare_targets
     from vitcompress.pipeline.doctor import Finding, examine
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "vitcompress.pipeline.api.packing": ("Packed", "pack"),
     "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run"),
     "vitcompress.pipeline.api.verifying": ("Verified", "verify"),
+    "vitcompress.pipeline.compare.targets": ("compare_targets",),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
@@ -69,6 +71,7 @@ __all__ = [
     "Verified",
     "analyze",
     "check",
+    "compare_targets",
     "distill",
     "examine",
     "export",

@@ -103,12 +103,12 @@ class Bench:
         steps costs no accuracy.
         """
         if card is None:
-            return _no_energy("NVML, which comes with the driver, is not here")
+            return no_energy("NVML, which comes with the driver, is not here")
         if card.partitioned():
-            return _no_energy("the GPU is partitioned (MIG), and its energy counter is of all parts together")
+            return no_energy("the GPU is partitioned (MIG), and its energy counter is of all parts together")
         last = card.millijoules()
         if last is None:
-            return _no_energy("this GPU has no energy counter")
+            return no_energy("this GPU has no energy counter")
         seconds = max(seconds, ENERGY_SECONDS)
         marks: list[tuple[float, int, int]] = []  # seconds, images, millijoules
         images, groups, changed = 0, 0, self.clock()
@@ -129,8 +129,8 @@ class Bench:
                     break
             self.gpu.wait()
         if len(marks) < MARKS:
-            return _no_energy(f"the GPU's energy counter did not advance within {STUCK_SECONDS:g} s")
-        return _energy(marks)
+            return no_energy(f"the GPU's energy counter did not advance within {STUCK_SECONDS:g} s")
+        return energy_of(marks)
 
     def _group(self, enqueue: Enqueue, event: Any) -> None:
         for _ in range(QUEUED):
@@ -145,11 +145,12 @@ def _spread(milliseconds: Times) -> Spread:
     return Spread(p50_ms=p50, p90_ms=p90, p99_ms=p99)
 
 
-def _no_energy(reason: str) -> dict[str, Any]:
+def no_energy(reason: str) -> dict[str, Any]:
+    """Return that energy was not measured, and why, as fields of ``GpuTimes``."""
     return {"joules": None, "joules_reason": reason}
 
 
-def _energy(marks: list[tuple[float, int, int]]) -> dict[str, Any]:
+def energy_of(marks: list[tuple[float, int, int]]) -> dict[str, Any]:
     """Return joules an image and mean power: the slope of energy over images, with Student's interval.
 
     A mark comes late by up to one group of inferences, each mark for itself: that is the scatter around the line.

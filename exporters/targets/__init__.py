@@ -24,11 +24,11 @@ from importlib.metadata import entry_points
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
-from vitcompress.exporters.targets.litert import LitertTarget
-from vitcompress.exporters.targets.coreml import CoremlTarget
-from vitcompress.exporters.targets.ncnn import NcnnTarget
 from vitcompress.exporters.targets.aotinductor import AotInductorTarget
+from vitcompress.exporters.targets.coreml import CoremlTarget
 from vitcompress.exporters.targets.executorch import ExecutorchTarget
+from vitcompress.exporters.targets.litert import LitertTarget
+from vitcompress.exporters.targets.ncnn import NcnnTarget
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.openvino import OpenvinoTarget
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions

@@ -26,8 +26,8 @@ from vitcompress.stages.images.listed import Listed, Opener, batches, sample
 from vitcompress.stages.judging.answers import Answers, HeldOut, ask
 from vitcompress.stages.judging.config import VerifyConfig
 from vitcompress.stages.judging.contestant import TEACHER, Contestant
+from vitcompress.stages.judging.footprint import footprint_rows
 from vitcompress.stages.judging.measuring import most_images, timed
-from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
 from vitcompress.stages.judging.tasks import answers_of, judged, settled
 
@@ -92,7 +92,7 @@ def measured(
     return VerifyRecord(
         **accuracy,
         **found,
-        memory=memory_rows(models, max(config.batch_sizes), threads) if config.memory else (),
+        memory=footprint_rows(models, max(config.batch_sizes), threads) if config.memory else (),
         images_digest=record.images_digest,
     )
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import Any, NamedTuple, get_args
 
-from vitcompress.core.artifact_records import OnnxArtifact, Precision
-from vitcompress.core.measured_records import AccuracyRow, LatencyRow, MemoryRow, TeacherReference, ThroughputRow
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
+from vitcompress.core.measured_records import (
+    AccuracyRow,
+    ColdStart,
+    FootprintRow,
+    LatencyRow,
+    TeacherReference,
+    ThroughputRow,
+)
 from vitcompress.core.records import Cost, FileRef
 from vitcompress.exporters import targets
 from vitcompress.exporters.latency import TAIL_SAMPLES
@@ -73,7 +81,7 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
     export, verify = records.export, records.verify
     accuracy = {_of(row): row for row in verify.accuracy}
     latency = {(_of(row), row.batch): row for row in verify.latency}
-    memory = {_of(row): row for row in sorted(verify.memory, key=lambda row: -row.batch)}  # the smallest batch stays
+    needs = {_of(row): row for row in sorted(verify.memory, key=lambda row: -row.batch)}  # the smallest batch stays
     providers = {_of(row): row.provider for rows in (verify.accuracy, verify.latency) for row in rows}
     engines = {
         Artifact(model, one.flavour, one.precision): one.reason
@@ -87,9 +95,11 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
     rows = []
     for one in sorted(artifacts, key=lambda one: one.place(export.deployed)):
         absent = engines.get(one, "")
-        used = memory.get(one)
         shared = "a graph in torch shares its process with everything else that this program is"
-        no_memory = used.reason if used else absent or (shared if one.runtime in IN_TORCH else "")
+        why = absent or (shared if one.runtime in IN_TORCH else "")
+        nothing: dict[str, Any] = {"batch": 1, "peak_rss_bytes": None, "reason": why, "runtime_reason": why}
+        used = needs.get(one) or FootprintRow(**one._asdict(), **nothing)
+        cost = _cost(one, records, absent)
         rates = sorted((row for row in verify.throughput if _of(row) == one), key=lambda row: row.batch)
         rows.append(
             {
@@ -104,15 +114,31 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
                 "throughput": {
                     str(row.batch): quantity(row.images_per_second, row.low, row.high, row.reason) for row in rates
                 },
-                "memory": quantity(used.peak_rss_bytes if used else None, reason=no_memory),
-                **_cost(one, records, absent),
+                **_footprint(used, cost["bytes"], latency.get((one, 1))),
+                **cost,
             }
         )
     return rows
 
 
-def _of(row: AccuracyRow | LatencyRow | ThroughputRow | MemoryRow) -> Artifact:
+def _of(row: AccuracyRow | LatencyRow | ThroughputRow | FootprintRow) -> Artifact:
     return Artifact(row.model, row.runtime, row.precision)
+
+
+def _footprint(row: FootprintRow, file_bytes: int | None, timed: LatencyRow | None) -> dict[str, Any]:
+    """Return what it takes to deploy, as quantities: memory, cold start, package and energy."""
+    energy: Any = row
+    if timed and timed.gpu:
+        energy = timed.gpu  # the card's own counter
+    return {
+        "memory": quantity(row.peak_rss_bytes, reason=row.reason),
+        "cold_start": quantity(row.cold_start, row.cold_start_low, row.cold_start_high, row.reason),
+        "cold_start_parts": {
+            part: median(getattr(one, part) for one in row.starts) for part in ColdStart.model_fields if row.starts
+        },
+        "package": quantity(row.package(file_bytes), reason=row.runtime_reason),
+        "energy": quantity(energy.joules, energy.joules_low, energy.joules_high, energy.joules_reason or row.reason),
+    }
 
 
 def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
@@ -121,7 +147,7 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
     graph: Any = one.model
     precision: Any = one.precision
     cost: Cost | None
-    file: FileRef | OnnxArtifact | None
+    file: FileRef | OnnxArtifact | EngineArtifact | None
     if one.runtime in IN_TORCH and graph == "teacher":
         cost, file = records.teacher.cost, records.teacher.weights
     elif one.runtime == "torch":
@@ -131,7 +157,7 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
         reduced, engines = export.reduced, export.engines
         if graph == "teacher":
             reduced, engines = export.teacher_reduced, export.teacher_engines
-        made = {(engine.flavour, engine.precision): engine.file for engine in engines}
+        made = {(engine.flavour, engine.precision): engine for engine in engines if engine.file}
         cost, file = fp32.cost if fp32 else None, made.get((one.runtime, precision))
         if one.runtime == "onnx":
             file = fp32 if precision == "fp32" else reduced.get(precision)

@@ -28,6 +28,7 @@ Row = Mapping[str, Any]
 SIGNS = {"pass": "✓", "fail": "✕", "inconclusive": "?", "unmeasured": "–"}
 """Beside the word of a verdict, so that colour is not the only mark."""
 _COMPACT = Output.TERMINAL | Output.MARKDOWN
+EVERYWHERE = _COMPACT | Output.DETAILS
 
 
 def at(*path: str) -> Callable[[Row], Any]:
@@ -40,7 +41,7 @@ def _beside_teacher(value: Callable[[Row], Value]) -> Callable[[Row], Value]:
     return lambda row: "-" if row["model"] == "teacher" else value(row)
 
 
-def _terminal_label(row: Row) -> str:
+def terminal_label(row: Row) -> str:
     """Return the row's label cut to fit; ``>`` before the deployed one, which the line above the table names."""
     label: str = row["label"].removeprefix("student ").removesuffix(" (deployed)").removesuffix(" engine")
     return ("> " if row["deployed"] else "  ") + label.replace(",", "").replace("TensorRT-RTX", "RTX")
@@ -52,7 +53,8 @@ def _above_teacher(row: Row) -> Value:
     return drop if drop["value"] is None else 0.0 - drop["value"]
 
 
-def _cost(key: str, why: str = "cost_reason") -> Callable[[Row], Value]:
+def cost(key: str, why: str = "cost_reason") -> Callable[[Row], Value]:
+    """Return a column's value that is a plain number of the row, its reason beside it."""
     return lambda row: quantity(row[key], reason=row[why])
 
 
@@ -61,7 +63,7 @@ def _score(row: Row) -> Value:
 
 
 MODELS = (
-    Column("model", _terminal_label, shown=Output.TERMINAL),
+    Column("model", terminal_label, shown=Output.TERMINAL),
     Column("artifact", at("label")),
     Column("top-1", _score, ".2f", "%", shown=_COMPACT, short="top-1 %"),
     Column("Δ", _beside_teacher(_above_teacher), "+.2f", shown=Output.TERMINAL),
@@ -90,10 +92,9 @@ MODELS = (
         shown=Output.DETAILS,
     ),
     Column("calibration error", at("ece"), ".2f", "points", shown=Output.DETAILS),
-    Column("parameters", _cost("parameters"), short_count, shown=Output.DETAILS),
-    Column("MACs", _cost("macs"), short_count, shown=Output.DETAILS),
-    Column("memory, peak (ONNX: on the CPU)", at("memory"), megabytes, "MB", shown=Output.DETAILS),
-    Column("size", _cost("bytes", "bytes_reason"), megabytes, "MB", shown=_COMPACT, short="MB"),
+    Column("parameters", cost("parameters"), short_count, shown=Output.DETAILS),
+    Column("MACs", cost("macs"), short_count, shown=Output.DETAILS),
+    Column("size", cost("bytes", "bytes_reason"), megabytes, "MB", shown=_COMPACT, short="MB"),
 )
 _TIMED = ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_deployed")
 TIMES = (
@@ -145,7 +146,7 @@ def metrics(report: Report) -> Table | None:
 
         return taken if of == "value" else _beside_teacher(taken)
 
-    columns, everywhere = [*MODELS[:2]], _COMPACT | Output.DETAILS
+    columns, everywhere = [*MODELS[:2]], EVERYWHERE
     for metric, label in {row["metric"]: row["label"] for row in report["metrics"]}.items():
         columns.append(Column(label, value(metric, "value"), ".2f", "%", everywhere, f"{label} %"))
         if any(row["metric"] == metric and row["drop"] is not None for row in report["metrics"]):

@@ -133,6 +133,14 @@ class ModelRow(Record):
     """Images a second, by batch size."""
     memory: Quantity
     """Most resident memory of a process that runs it alone (an ONNX file: on the CPU), bytes."""
+    cold_start: Quantity = _NEVER
+    """Milliseconds from a fresh process to the first image: median; ``low`` and ``high``: fastest and slowest."""
+    cold_start_parts: dict[str, float] = Field(default_factory=dict)
+    """Its median parts: import of the runtime, load of the file, first image."""
+    package: Quantity = _NEVER
+    """Bytes of the runtime as it is installed, with what it requires, and of the model's files; without Python."""
+    energy: Quantity = _NEVER
+    """Joules an image at batch 1, of the whole processor or GPU."""
     parameters: int | None
     macs: int | None
     bytes: int | None

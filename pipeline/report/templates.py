@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitcompress.core.words import counted
 from vitcompress.pipeline.report import readings, report_tables, table, wording
+from vitcompress.pipeline.report.deploy_table import deploying
 
 
 def environment(*, markdown: bool = False) -> Environment:
@@ -34,5 +35,11 @@ def environment(*, markdown: bool = False) -> Environment:
         "fact": wording.fact,
         "counted": counted,
     }
-    found.globals |= {"tables": report_tables, "readings": readings, "wording": wording, "Output": table.Output}
+    found.globals |= {
+        "deploying": deploying,
+        "tables": report_tables,
+        "readings": readings,
+        "wording": wording,
+        "Output": table.Output,
+    }
     return found

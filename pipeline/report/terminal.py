@@ -12,6 +12,7 @@ from rich.text import Text
 
 from vitcompress.pipeline.report import report_tables
 from vitcompress.pipeline.report import table as tables
+from vitcompress.pipeline.report.deploy_table import deploying
 from vitcompress.pipeline.report.readings import machine_of, not_made, speedups
 from vitcompress.pipeline.report.report_tables import at
 from vitcompress.pipeline.report.table import Column, Output, Table
@@ -34,6 +35,8 @@ def table(report: dict[str, Any]) -> RenderableType:
     """
     notes = Footnotes()
     models = [tables.terminal(report_tables.models(report), notes)]
+    if footprint := deploying(report):
+        models.append(tables.terminal(footprint, notes))
     if report["task"] != "classification" and (metrics := report_tables.metrics(report)):
         models.append(tables.terminal(metrics, notes))
     lines = [*speedups(report), *notes.lines(), *(f"Not made: {what}" for what in not_made(report))]

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import Field
 
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord
-from vitcompress.core.measured_records import AccuracyRow, GateRow, LatencyRow, VerifyRecord
+from vitcompress.core.measured_records import AccuracyRow, FootprintRow, GateRow, LatencyRow, VerifyRecord
 from vitcompress.core.record import Record
 from vitcompress.core.records import ControlRecord, DataRecord
 
@@ -43,6 +43,11 @@ class Measured:
     """At batch 1."""
     bytes: int | None
     """Of all its files; None when not recorded."""
+
+    @property
+    def footprint(self) -> FootprintRow | None:
+        """What it takes to deploy; None where that was not measured."""
+        return self.inputs.verify.footprint_of(self.accuracy)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.extensions import load
+from vitcompress.core.measured_records import FootprintRow
 from vitcompress.stages.gates.gate import ArtifactGate, Measured, Measurement, RunGate, limit, number
 from vitcompress.stages.judging.metrics import Metric
 from vitcompress.stages.judging.tasks import METRICS
@@ -38,12 +39,30 @@ def _speedup_deployed(found: Measured) -> Measurement:
 
 
 def _joules(found: Measured) -> Measurement:
-    row = found.latency
-    if row.runtime == "onnx":
-        return Measurement(None, reason="energy is measured of engines alone, by the GPU's counter", never=True)
-    if row.gpu is None:
-        return Measurement(None, reason=row.reason or "it was not timed on a GPU")
-    return number(row.gpu, "joules", row.gpu.joules_reason)
+    row, on_cpu = found.latency, found.footprint
+    if row.gpu is not None:
+        return number(row.gpu, "joules", row.gpu.joules_reason)
+    if on_cpu and on_cpu.joules is not None:
+        return number(on_cpu, "joules", "")
+    why = on_cpu.joules_reason if on_cpu else ""
+    if why or row.runtime == "onnx":  # few processors tell
+        return Measurement(None, reason=why or "its energy on the CPU was not measured", never=True)
+    return Measurement(None, reason=row.reason or "it was not timed on a GPU")
+
+
+def _needs(measure: Callable[[FootprintRow, int | None], Measurement]) -> Callable[[Measured], Measurement]:
+    """Return a measurement of what an artifact takes to deploy, of its row and the bytes of its files."""
+
+    def taken(found: Measured) -> Measurement:
+        if found.footprint is None:
+            return Measurement(None, reason="what it takes to deploy was not measured: verify.memory=true")
+        return measure(found.footprint, found.bytes)
+
+    return taken
+
+
+def _megabytes(count: int | None, reason: str) -> Measurement:
+    return Measurement(None, reason=reason) if count is None else Measurement(count / 1_000_000)
 
 
 def _size(found: Measured) -> Measurement:
@@ -131,7 +150,9 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ),
     ArtifactGate(
         field="max_joules",
-        setting=limit("Largest energy an image at batch 1, joules of the whole GPU; engines alone.", gt=0),
+        setting=limit(
+            "Largest energy an image at batch 1, joules of the whole GPU or processor, where it tells.", gt=0
+        ),
         label="energy an image, batch 1",
         unit="J",
         measure=_joules,
@@ -142,6 +163,27 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         label="size on disk",
         unit="MB",
         measure=_size,
+    ),
+    ArtifactGate(
+        field="max_package_mb",
+        setting=limit("Largest runtime as installed and model together, megabytes of 10^6 bytes.", gt=0),
+        label="size with its runtime",
+        unit="MB",
+        measure=_needs(lambda row, size: _megabytes(row.package(size), row.runtime_reason or "no file was recorded")),
+    ),
+    ArtifactGate(
+        field="max_memory_mb",
+        setting=limit("Largest peak memory of a process that runs it alone, megabytes of 10^6 bytes.", gt=0),
+        label="peak memory",
+        unit="MB",
+        measure=_needs(lambda row, size: _megabytes(row.peak_rss_bytes, row.reason)),
+    ),
+    ArtifactGate(
+        field="max_cold_start_ms",
+        setting=limit("Longest cold start, milliseconds: import of the runtime, load, first image.", gt=0),
+        label="cold start",
+        unit="ms",
+        measure=_needs(lambda row, size: number(row, "cold_start", row.reason)),
     ),
     RunGate(
         field="min_teacher_gain",

@@ -37,7 +37,8 @@ class VerifyConfig(Record):
     threads: int = Field(0, ge=0)
     """CPU threads of a session; 0: all physical cores this process may use."""
     memory: bool = True
-    """Whether the memory that each artifact needs is measured, each in a process of its own (about a second)."""
+    """Whether it is measured what each artifact takes to deploy: cold start, memory, size with its runtime, and energy
+    where the processor tells it, in processes of its own (a few seconds for each artifact)."""
 
     @property
     def seconds_for_latency(self) -> float:

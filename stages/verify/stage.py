@@ -31,8 +31,8 @@ from vitcompress.stages.judging.answers import HeldOut, ask
 from vitcompress.stages.judging.class_metrics import confusions
 from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, Infer
 from vitcompress.stages.judging.flips import flip_tables
+from vitcompress.stages.judging.footprint import footprint_rows
 from vitcompress.stages.judging.measuring import most_images, timed
-from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
 from vitcompress.stages.judging.tasks import answers_of, judged, settled, shown
 from vitcompress.stages.models.build import build_model
@@ -77,7 +77,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
             torch_on="the CPU" if device.type == "cpu" else describe(context.device),
             on_gpu=device.type == "cuda",
         )
-    memory = memory_rows(contestants, max(config.batch_sizes), threads) if config.memory else ()
+    memory = footprint_rows(contestants, max(config.batch_sizes), threads) if config.memory else ()
     return VerifyRecord(**accuracy, **found, memory=memory)
 
 

@@ -16,7 +16,7 @@ from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.core.files import is_intact, reference
 from vitcompress.core.records import Cost
-from vitcompress.exporters import memory, targets
+from vitcompress.exporters import footprint, targets
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import BuildOptions
 
@@ -71,7 +71,7 @@ def test_another_packages_target_is_built_opened_and_run(
     assert is_intact(made.files[0], tmp_path)
     with target.open(tmp_path / made.files[0].path) as runner, OnnxRunner(onnx_file) as reference_runner:
         np.testing.assert_array_equal(runner.infer(images), reference_runner.infer(images))
-    assert memory._measured("pretend", tmp_path / made.files[0].path, 2, 1).peak_rss_bytes > 0
+    assert footprint._measured("pretend", tmp_path / made.files[0].path, 2, 1)["peak_rss_bytes"] > 0
 
 
 def broken() -> None:

@@ -44,8 +44,12 @@ def test_markdown_shows_the_numbers_of_the_report(case: Records) -> None:
     assert "(verify.teacher_reference): teacher, torch (371 ms), the fastest; others: teacher, ONNX CPU" in text
     assert "for there is none in their precision" not in text
     details = text.partition("<summary>Everything measured</summary>")[2]
-    costs = [f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f} G", "151.00"]
+    costs = [f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f} G"]
     assert cells(details, f"| {row['label']}")[1:] == ["99.00", "99.70 [99.10, 99.90]", "3.25", *costs]
+    deploying = cells(details.partition("What it takes to deploy")[2], f"| {row['label']}")
+    file, package = row["bytes"] / 1e6, (row["bytes"] + 58e6) / 1e6
+    assert deploying[1:] == [f"{file:.2f}", f"{package:.0f}", "220 [216, 276]", "120", "45.5", "55.0", "151"]
+    assert "Energy, unmeasured: only root may read the processor's energy counter." in details
     line = cells(details, f"| {row['label']} | 8 ")
     assert line[2].startswith(f"{row['latency']['8']['p50_ms']['value']:.0f} [")
     assert line[-1] == f"{row['throughput']['8']['value']:.1f}"

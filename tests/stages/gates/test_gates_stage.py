@@ -16,6 +16,8 @@ from vitcompress.core.context import Context
 from vitcompress.core.measured_records import (
     AccuracyRow,
     CardState,
+    ColdStart,
+    FootprintRow,
     GateRow,
     GpuParts,
     GpuTimes,
@@ -156,6 +158,27 @@ def test_energy_is_judged_of_engines_alone(context: Context, limit: float, verdi
     unknown = judged(context, engine_of(inputs(), gpu=on_gpu(None)), max_joules=limit, require=("engine",))
     assert unknown["max_joules", "engine"].why == "this GPU has no energy counter"
     assert unknown["max_joules", "engine"].required
+
+
+@pytest.mark.parametrize(
+    ("gate", "limits"),
+    [
+        ("max_package_mb", {51.0: "pass", 50.9: "fail"}),
+        ("max_memory_mb", {100.0: "pass", 99.9: "fail"}),
+        ("max_cold_start_ms", {40.0: "pass", 39.0: "inconclusive", 19.0: "fail"}),  # fastest and slowest of the starts
+        ("max_joules", {0.6: "pass", 0.5: "inconclusive", 0.3: "fail"}),
+    ],
+)
+def test_what_an_artifact_takes_to_deploy_is_judged(context: Context, gate: str, limits: dict[float, str]) -> None:
+    need: dict[str, Any] = {"model": "plain", "runtime": "onnx", "batch": 8, "peak_rss_bytes": 100_000_000}
+    energy = {"joules": 0.5, "joules_low": 0.4, "joules_high": 0.6}
+    starts = tuple(ColdStart(import_ms=time, load_ms=5.0, first_ms=5.0) for time in (10.0, 30.0, 20.0))
+    row = FootprintRow(**need, **energy, starts=starts, runtime_bytes=50_000_000)
+    for limit, verdict in limits.items():
+        found = judged(context, inputs(verify={"memory": (row,)}), **{gate: limit})[gate, "onnx"]
+        assert (found.verdict, found.required) == (verdict, verdict != "inconclusive")
+    unknown = judged(context, inputs(), **{gate: 1.0})[gate, "onnx"]
+    assert (unknown.verdict, unknown.required) == ("unmeasured", gate != "max_joules")
 
 
 @pytest.mark.parametrize("limit", [0.1, 100.0])

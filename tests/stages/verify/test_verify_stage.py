@@ -32,13 +32,12 @@ from vitcompress.core.measured_records import (
 )
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters.cuda import gpu_present
-from vitcompress.exporters.memory import Memory
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.stages.export import stage as export_stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.fold import stage as fold_stage
 from vitcompress.stages.fold.config import FoldConfig
-from vitcompress.stages.judging import latency, memory
+from vitcompress.stages.judging import footprint, latency
 from vitcompress.stages.judging.contestant import Contestant
 from vitcompress.stages.judging.latency import throughput_rows
 from vitcompress.stages.verify import stage
@@ -140,7 +139,10 @@ def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(module_contex
             assert row.images_per_second == pytest.approx(1e3 / (latency.p50_ms or 0.0))
 
 
-def test_memory_is_that_of_a_process_of_its_own(module_context: Context, inputs: Inputs) -> None:
+def test_what_each_takes_to_deploy_is_that_of_fresh_processes(
+    module_context: Context, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(footprint, "SECONDS", 0.0)  # on a slow machine one start is all there is
     held = np.ones(600 << 17)  # 600 MB: what this process holds is not counted
     record = stage.run(QUICKEST.model_copy(update={"memory": True}), inputs, module_context)
     del held
@@ -150,6 +152,9 @@ def test_memory_is_that_of_a_process_of_its_own(module_context: Context, inputs:
         assert row.runtime == "onnx"
         assert 10e6 < (row.empty_rss_bytes or 0.0) < (row.peak_rss_bytes or 0.0) < 500e6
         assert row.gpu_bytes is None
+        (start,) = row.starts
+        assert row.cold_start == start.import_ms + start.load_ms + start.first_ms
+        assert (row.runtime_bytes or 0) > 10e6
 
 
 def test_the_record_has_what_each_model_answered(
@@ -330,23 +335,46 @@ def test_throughput_of_what_takes_fewer_images_or_more_time_is_a_reason() -> Non
     assert row.reason == "it needs about 80 s, and its part of verify.latency_seconds 60 is 9 s"
 
 
-def test_memory_of_what_cannot_run_here_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
+def test_what_cannot_run_here_takes_nothing_and_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(runtime: str, path: Path, batch: int, threads: int) -> dict[str, Any]:
         assert (runtime, path, batch, threads) == ("onnx", Path("model.onnx"), 8, 1)
         raise EnvironmentLacksError("the process ended with status -9.")
 
-    monkeypatch.setattr(memory, "memory_of", fails)
+    monkeypatch.setattr(footprint, "footprint_of", fails)
     graph = Contestant("plain", "onnx", SPEC, None, file=Path("model.onnx"))
     engine = Contestant("plain", "tensorrt-rtx", SPEC, None, max_batch=4, file=Path("model.engine"), reason="no GPU")
     absent = Contestant("plain", "tensorrt", SPEC, None, reason="TensorRT is not installed")
-    rows = memory.memory_rows([Contestant("plain", "torch", SPEC, None), graph, engine, absent], 8, 1)
-    assert [(row.runtime, row.batch, row.peak_rss_bytes) for row in rows] == [
-        ("onnx", 8, None),
-        ("tensorrt-rtx", 4, None),
-        ("tensorrt", 8, None),
+    rows = footprint.footprint_rows([Contestant("plain", "torch", SPEC, None), graph, engine, absent], 8, 1)
+    assert [(row.runtime, row.batch, row.peak_rss_bytes, row.cold_start) for row in rows] == [
+        ("onnx", 8, None, None),
+        ("tensorrt-rtx", 4, None, None),
+        ("tensorrt", 8, None, None),
     ]
     whys = ["the process ended with status -9.", "no GPU", "TensorRT is not installed"]
     assert [row.reason for row in rows] == whys
+
+
+@pytest.mark.parametrize(("seconds", "starts"), [(0.5, 3), (2.6, 2), (9.0, 1)])
+def test_artifacts_start_in_turn_as_often_as_there_is_time(
+    seconds: float, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = [0.0], []
+
+    def process(runtime: str, path: Path, batch: int, threads: int) -> dict[str, Any]:
+        asked.append((path.name, batch))
+        now[0] += seconds
+        start = {"import_ms": 10.0 * len(asked), "load_ms": 2.0, "first_ms": 1.0}
+        return {"start": start, **({"peak_rss_bytes": 7, "reason": ""} if batch else {})}
+
+    monkeypatch.setattr(footprint, "footprint_of", process)
+    both = [Contestant("plain", "onnx", SPEC, None, file=Path(name)) for name in ("a", "b")]
+    rows = footprint.footprint_rows(both, 8, 1, lambda: now[0])
+    assert asked == [("a", 8), ("b", 8), *[("a", 0), ("b", 0)] * (starts - 1)]
+    assert [row.peak_rss_bytes for row in rows] == [7, 7]
+    assert [row.cold_start for row in rows] == [3 + 10.0 * starts, 13 + 10.0 * starts]  # the middle one
+    assert (rows[0].cold_start_low, rows[0].cold_start_high) == (
+        (13.0, 20.0 * starts - 7) if starts > 1 else (None, None)
+    )
 
 
 @pytest.mark.gpu
