@@ -120,4 +120,5 @@ def four_bits(weight_NK: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArra
         better = error < found
         found, scales = np.where(better, error, found), np.where(better, scale, scales)
         integers = np.where(better, tried + _ZERO, integers).astype(np.uint8)
-    return integers[..., 0::2] | integers[..., 1::2] << 4, scales.astype(np.float32).reshape(-1)
+    packed = (integers[..., 0::2] | integers[..., 1::2] << 4).astype(np.uint8)
+    return packed, scales.astype(np.float32).reshape(-1)

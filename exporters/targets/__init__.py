@@ -4,14 +4,14 @@ target        the door: what a target says of itself, ``available``, ``build``, 
 onnx_runtime  the ONNX graph itself, run by ONNX Runtime
 tensorrt      engines of TensorRT, for the GPU they are built on
 tensorrt_rtx  engines of TensorRT-RTX, built on any machine
+openvino      OpenVINO's IR, for CPUs
+executorch    programs for phones and small devices, run by XNNPACK
+aotinductor   native code for this kind of processor, run by libtorch
 litert        a .tflite file of LiteRT, converted in an environment of its own
 ncnn          networks for edge boxes and phones, converted by pnnx
 coreml        ML programs for Apple's devices
-executorch    programs for phones and small devices, run by XNNPACK
-aotinductor   native code for this kind of processor, run by libtorch
-triton        a model repository for Triton, made of the bundle's models
-openvino      OpenVINO's IR, for CPUs
 web           the graph in onnxruntime-web, and a page that classifies images without a server
+triton        a model repository for Triton, made of the bundle's models
 
 To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
 ``vitcompress.targets`` that names a subclass of ``Target``.
@@ -43,14 +43,14 @@ BUILT_IN: dict[str, Target] = {
     OnnxTarget.name: OnnxTarget(),
     TensorrtTarget.name: TensorrtTarget(),
     TensorrtRtxTarget.name: TensorrtRtxTarget(),
+    OpenvinoTarget.name: OpenvinoTarget(),
+    ExecutorchTarget.name: ExecutorchTarget(),
+    AotInductorTarget.name: AotInductorTarget(),
     LitertTarget.name: LitertTarget(),
     NcnnTarget.name: NcnnTarget(),
     CoremlTarget.name: CoremlTarget(),
-    ExecutorchTarget.name: ExecutorchTarget(),
-    AotInductorTarget.name: AotInductorTarget(),
-    TritonTarget.name: TritonTarget(),
-    OpenvinoTarget.name: OpenvinoTarget(),
     WebTarget.name: WebTarget(),
+    TritonTarget.name: TritonTarget(),
 }
 """In the order in which an engine is recommended where there are several."""
 

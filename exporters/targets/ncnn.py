@@ -126,7 +126,8 @@ def _convert(module: nn.Module, facts: GraphFacts, precision: str, folder: Path)
     try:
         with torch.no_grad():
             whole = one_image(planes(module) if facts.input == "uint8" else module, images)
-            torch.jit.trace(whole, images, check_trace=False).save(str(folder / "model.pt"))
+            traced = torch.jit.trace(whole, images, check_trace=False)  # type: ignore[no-untyped-call]
+            traced.save(str(folder / "model.pt"))
     except Exception as error:  # torch.export and the tracer let through whatever the module raises
         why = " ".join(str(error).split())[:200]
         raise ResultError(f"torch cannot trace {type(module).__name__} ({type(error).__name__}: {why})") from error

@@ -133,7 +133,8 @@ def _short(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _axis(of: Any, axis: int) -> int:
     """Return where an axis of a tensor is in its short shape."""
-    return 1 + sum(size != 1 for size in of.shape[: axis % of.ndim])
+    before = of.shape[: axis % of.ndim]
+    return 1 + sum(int(size != 1) for size in before)
 
 
 def _as(x: Tensor, shape: Sequence[int]) -> Tensor:
