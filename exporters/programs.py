@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vitcompress.core.artifact_records import OnnxArtifact
 from vitcompress.core.errors import CompressError, ResultError
 from vitcompress.core.files import refused_write
-from vitcompress.exporters.bundled import graph_facts
+from vitcompress.exporters.bundled import GraphFacts, graph_facts
 from vitcompress.exporters.onnx import first_line
 
 if TYPE_CHECKING:
@@ -100,3 +100,16 @@ def tensor(images: NDArray[Any]) -> Tensor:
     import torch
 
     return torch.from_numpy(np.require(images, requirements=("C", "W")))
+
+
+def in_words(interface: GraphFacts) -> dict[str, str]:
+    """Return what a program ``takes`` and ``gives`` and the ``shape`` of an image, for the model card."""
+    shape = ", ".join(map(str, interface.images.shape))
+    words = "pixels" if interface.input == "uint8" else "normalised images"
+    logits = "logits; line i of `labels.txt`, from 0, names logit i"
+    return {
+        "takes": f"{interface.images.dtype} `[batch, {shape}]`: {words}, prepared as `preprocess.json` says (by "
+        "`prepare` in `infer.py`)",
+        "gives": "embeddings of length 1" if interface.embeds else logits,
+        "shape": shape,
+    }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.errors import BundleError, CompressError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.exporters.latency import physical_cores
 from vitcompress.exporters.onnx import first_line
 from vitcompress.exporters.programs import no_stderr, quiet, tensor
@@ -36,17 +36,15 @@ class ExecutorchRunner(Runner):
         if not path.is_file():
             raise BundleError(f"{path} does not exist.")
         self.path = path
-        try:
-            with quiet(), no_stderr():  # it tells of each file of the system that it reads
-                _use_threads(threads or physical_cores())
+        with quiet(), no_stderr():  # it tells of each file of the system that it reads
+            _use_threads(threads or physical_cores())
+            try:
                 self._program: Any = runtime.load_program(path)
                 takes = self._program.metadata("forward").input_tensor_meta(0)
                 gives = self._program.metadata("forward").output_tensor_meta(0)
                 self._method: Any = self._program.load_method("forward")
-        except CompressError:
-            raise
-        except Exception as error:  # RuntimeError, with the number of ExecuTorch's own error; KeyError of no method
-            raise BundleError(f"{path} is damaged or no ExecuTorch program ({first_line(error)}).") from error
+            except Exception as error:  # RuntimeError with the number of ExecuTorch's own; KeyError without a method
+                raise BundleError(f"{path} is damaged or no ExecuTorch program ({first_line(error)}).") from error
         shape = list(takes.sizes())  # the largest
         self.input, self.size, self.channels = input_of(_DTYPES.get(takes.dtype(), ""), shape, path)
         self.max_batch, self.classes = int(shape[0]), int(gives.sizes()[1])

@@ -19,7 +19,7 @@ from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.files import reference
 from vitcompress.core.machine import cpu_flags
 from vitcompress.exporters.bundled import Part, graph_facts
-from vitcompress.exporters.programs import building, network, program
+from vitcompress.exporters.programs import building, in_words, network, program
 from vitcompress.exporters.runners.aoti import FACTS, AotiRunner, import_torch, read_facts
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target
 
@@ -31,9 +31,7 @@ _AVX2 = frozenset({"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
 _USAGE = """\
 ### AOTInductor
 
-`{file}` takes {dtype} `[1 to {batch}, {shape}]`: {words}, prepared as `preprocess.json` says (by `prepare` in \
-`infer.py`). It gives logits; line i of `labels.txt`, from 0, names logit i. It is native code for {hardware}; \
-link libtorch {version}.
+`{file}` takes {takes}. It gives {gives}. It is native code for {hardware}; link libtorch {version}.
 
 ```cpp
 #include <torch/torch.h>
@@ -74,28 +72,26 @@ class AotInductorTarget(Target):
         self.require()
         started = time.perf_counter()
         path, max_batch = options.file(graph, self.name, self.suffix), max(2, options.max_batch)
-        interface = graph_facts(options.root / graph.file.path)
-        level = _LEVEL if platform.machine() == "x86_64" and _has_levels() else ""
-        facts = {
-            "platform": sys.platform,
-            "machine": platform.machine(),
-            "level": level,
-            "needs": sorted(_AVX2 if level else cpu_flags()),
-            "torch": version("torch"),
-            "dtype": interface.images.dtype,
-            "shape": [max_batch, *interface.images.shape],
-            "classes": interface.classes,
-        }
         with building(self.title), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            from torch._inductor import aoti_compile_and_package
+            from torch._inductor import aoti_compile_and_package, config
             from torch._inductor.utils import fresh_cache
 
             draft = Path(folder) / path.name
             module, images = network(graph, options)
+            level = _LEVEL if platform.machine() == "x86_64" and "cpp.march" in config.get_config_copy() else ""
+            facts = {
+                "platform": sys.platform,
+                "machine": platform.machine(),
+                "level": level,
+                "needs": sorted(_AVX2 if level else cpu_flags()),
+                "torch": version("torch"),
+                "dtype": str(images.dtype).removeprefix("torch."),
+                "shape": [max_batch, *images.shape[1:]],
+                "classes": graph_facts(options.root / graph.file.path).classes,
+            }
+            traced = program(module, images, max_batch)
             with fresh_cache(dir=folder):
-                aoti_compile_and_package(
-                    program(module, images, max_batch), package_path=str(draft), inductor_configs=_settings(facts)
-                )
+                aoti_compile_and_package(traced, package_path=str(draft), inductor_configs=_settings(facts))
             draft.chmod(0o644)
             draft.replace(path)
         return EngineArtifact(
@@ -123,16 +119,13 @@ class AotInductorTarget(Target):
         found = sorted(bundle.glob(f"*.{self.name}{self.suffix}"))
         if not found:
             return ""
-        facts, pixels = read_facts(found[0]), parts[0].interface.input == "uint8"
+        facts, interface = read_facts(found[0]), parts[0].interface
         return _USAGE.format(
             file=found[0].name,
-            dtype=facts["dtype"],
-            batch=facts["shape"][0],
-            shape=", ".join(map(str, facts["shape"][1:])),
-            words="pixels" if pixels else "normalised images",
             hardware=_hardware(facts),
             version=facts["torch"],
-            type="torch::kUInt8" if pixels else "torch::kFloat32",
+            type="torch::kUInt8" if interface.input == "uint8" else "torch::kFloat32",
+            **in_words(interface),
         )
 
 
@@ -149,13 +142,6 @@ def _settings(facts: dict[str, Any]) -> dict[str, Any]:
         "aot_inductor.metadata": {FACTS: json.dumps(facts)},
         "aot_inductor.precompile_headers": False,  # they pay where many packages are compiled
     }
-
-
-def _has_levels() -> bool:
-    """Return whether this torch compiles for another processor than its own."""
-    from torch._inductor import config
-
-    return "cpp.march" in config.get_config_copy()
 
 
 def _hardware(facts: dict[str, Any]) -> str:

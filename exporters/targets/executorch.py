@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.exporters.bundled import Part
-from vitcompress.exporters.programs import building, network, program
+from vitcompress.exporters.programs import building, in_words, network, program
 from vitcompress.exporters.runners.executorch import ExecutorchRunner, import_runtime
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _USAGE = """\
 ### ExecuTorch
 
-`{file}` takes {dtype} `[batch, {shape}]`: {words}, prepared as `preprocess.json` says (by `prepare` in `infer.py`). \
-It gives logits; line i of `labels.txt`, from 0, names logit i. Link ExecuTorch with its XNNPACK backend.
+`{file}` takes {takes}. It gives {gives}. Link ExecuTorch with its XNNPACK backend.
 
 ```cpp
 #include <executorch/extension/module/module.h>  // C++
@@ -119,15 +118,14 @@ class ExecutorchTarget(Target):
         found = sorted(bundle.glob(f"*.{self.name}{self.suffix}"))
         if not found:
             return ""
-        images, pixels = parts[0].interface.images, parts[0].interface.input == "uint8"
+        interface = parts[0].interface
+        pixels = interface.input == "uint8"
         return _USAGE.format(
             file=found[0].name,
-            dtype=images.dtype,
-            shape=", ".join(map(str, images.shape)),
-            words="pixels" if pixels else "normalised images",
             cpp=", executorch::aten::ScalarType::Byte" if pixels else "",
             kotlin="fromBlobUnsigned" if pixels else "fromBlob",
             swift="UInt8" if pixels else "Float",
+            **in_words(interface),
         )
 
 
