@@ -79,7 +79,7 @@ def _watch(network: nn.Module, images: Tensor, note: Callable[[str, Tensor], Non
     with ExitStack() as stack:
         for name, layer in quantised_layers(network):
             stack.callback(layer.register_forward_pre_hook(partial(hook, name)).remove)
-        for part in images.split(_CHUNK):
+        for part in torch.split(images, _CHUNK):
             network(part)
 
 
