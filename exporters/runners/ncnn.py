@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ IMAGES, PIXELS, LOGITS = "images", "pixels", "logits"
 """Names of the input, normalised images or planes of pixels from 0 to 255, and of the output."""
 HINT = "-23330"
 """Parameter of a layer with the shape of what it gives: number of values, rank, width, height, channels."""
+_WAITING = "OMP_WAIT_POLICY"
 MISSING = "ncnn is not installed; run pip install 'vitcompress[ncnn]'"
 
 
@@ -27,8 +29,7 @@ class NcnnRunner(Runner):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         """Load a network, to run on ``threads`` (None: one a physical core).
 
-        A BundleError is raised where one of the files is missing or damaged, an EnvironmentLacksError where ncnn is not
-        installed.
+        A BundleError is raised where a file is missing or damaged, an EnvironmentLacksError where ncnn is not here.
         """
         self.path = path
         weights = path.with_suffix(".bin")
@@ -39,10 +40,9 @@ class NcnnRunner(Runner):
         self._name, self.input, self.size, self.channels, self.classes = _interface(path)
         self._net: Any = self._ncnn.Net()
         options = self._net.opt
-        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
-        options.use_bf16_storage = options.use_vulkan_compute = False
+        for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage", "vulkan_compute"):
+            setattr(options, f"use_{name}", False)
         options.num_threads = threads or physical_cores()
-        options.openmp_blocktime = 0  # milliseconds that threads spin for after their work
         if self._net.load_param(str(path)) or self._net.load_model(str(weights)):
             raise BundleError(f"{path.name} or {weights.name} of {path.parent} is damaged, or needs a newer ncnn.")
 
@@ -52,23 +52,28 @@ class NcnnRunner(Runner):
 
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         given = images[0].transpose(2, 0, 1) if self.input == "uint8" else images[0]
-        mat = self._ncnn.Mat(np.ascontiguousarray(given, dtype=np.float32)).clone()  # its own memory, aligned
+        planes = np.ascontiguousarray(given, dtype=np.float32)  # named, so that it lives until it is copied
+        mat = self._ncnn.Mat(planes).clone()
         extractor = self._net.create_extractor()
-        failed = extractor.input(self._name, mat)
-        if not failed:
-            failed, logits = extractor.extract(LOGITS)
-        found = None if failed else np.array(logits, dtype=np.float32).ravel()
-        if found is None or len(found) != self.classes:
+        extractor.input(self._name, mat)
+        failed, logits = extractor.extract(LOGITS)
+        found = np.empty(0, np.float32) if failed else np.array(logits, dtype=np.float32).ravel()
+        if len(found) != self.classes:
             raise ResultError(f"ncnn failed on {self.path.name}.")
         return found[None]
 
 
 def import_ncnn() -> Any:
-    """Import ncnn; an EnvironmentLacksError is raised where it is not installed."""
+    """Import ncnn, with threads that sleep while they wait; an EnvironmentLacksError is raised where it is missing."""
+    before = os.environ.get(_WAITING)
+    os.environ[_WAITING] = before or "passive"  # its own copy of OpenMP reads this when it is loaded
     try:
         import ncnn
     except ImportError as error:
         raise EnvironmentLacksError(f"{MISSING}.") from error
+    finally:
+        if before is None:
+            del os.environ[_WAITING]
     return ncnn
 
 

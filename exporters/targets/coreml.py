@@ -19,8 +19,8 @@ from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Oper
 from vitcompress.core.errors import ResultError
 from vitcompress.core.files import reference
 from vitcompress.exporters.bundled import GraphFacts, Part, graph_facts
+from vitcompress.exporters.one_image import planes
 from vitcompress.exporters.runners.coreml import MISSING, PACKAGE, CoremlRunner, quiet_coremltools
-from vitcompress.exporters.targets.planes import planes
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ class CoremlTarget(Target):
             precision=graph.precision,
             version=installed_versions(self.distributions)["coremltools"],
             file=reference(path, options.root),
-            layers=graph.operators,
             built_layers=counts,
             seconds=time.perf_counter() - started,
         )

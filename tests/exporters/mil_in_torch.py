@@ -17,25 +17,23 @@ ROUNDED = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 def _slice(a: dict[str, Any]) -> torch.Tensor:
-    rank, masks = a["x"].ndim, ("begin_mask", "end_mask", "squeeze_mask")
-    begin, end, squeeze = (a.get(name) if a.get(name) is not None else [False] * rank for name in masks)
-    stride = a["stride"] if a.get("stride") is not None else [1] * rank
-    return a["x"][
-        tuple(
-            int(a["begin"][i])
-            if squeeze[i]
-            else slice(None if begin[i] else int(a["begin"][i]), None if end[i] else int(a["end"][i]), int(stride[i]))
-            for i in range(rank)
-        )
+    rank = a["x"].ndim
+    steps = a["stride"] if a.get("stride") is not None else [1] * rank
+    from_start, to_end, one = (
+        [False] * rank if a.get(name) is None else a[name] for name in ("begin_mask", "end_mask", "squeeze_mask")
+    )
+    parts = [
+        slice(None if from_start[i] else int(a["begin"][i]), None if to_end[i] else int(a["end"][i]), int(steps[i]))
+        for i in range(rank)
     ]
+    return a["x"][tuple(int(a["begin"][i]) if one[i] else part for i, part in enumerate(parts))]
 
 
 def _conv(a: dict[str, Any]) -> torch.Tensor:
     assert a["pad_type"] in ("valid", "custom")
     pad = [0] * 4 if a["pad_type"] == "valid" else [int(one) for one in a["pad"]]
     x = F.pad(a["x"], (pad[2], pad[3], pad[0], pad[1]))
-    ints = (tuple(map(int, a[name])) for name in ("strides", "dilations"))
-    strides, dilations = ints
+    strides, dilations = (tuple(map(int, a[name])) for name in ("strides", "dilations"))
     return F.conv2d(x, a["weight"], a.get("bias"), strides, 0, dilations, int(a["groups"]))
 
 
@@ -44,7 +42,7 @@ def _matmul(a: dict[str, Any]) -> torch.Tensor:
     return x @ y
 
 
-OPERATORS: dict[str, Callable[[dict[str, Any]], torch.Tensor]] = {
+OPERATORS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "cast": lambda a: a["x"],
     "conv": _conv,
     "linear": lambda a: F.linear(a["x"], a["weight"], a.get("bias")),
@@ -55,6 +53,7 @@ OPERATORS: dict[str, Callable[[dict[str, Any]], torch.Tensor]] = {
     "reshape": lambda a: a["x"].reshape(tuple(map(int, a["shape"]))),
     "transpose": lambda a: a["x"].permute(tuple(map(int, a["perm"]))),
     "concat": lambda a: torch.cat(a["values"], int(a["axis"])),
+    "split": lambda a: a["x"].tensor_split(int(a["num_splits"]), int(a["axis"])),
     "slice_by_index": _slice,
     "squeeze": lambda a: a["x"].squeeze(tuple(map(int, a["axes"]))),
     "expand_dims": lambda a: a["x"][tuple([None] * len(a["axes"]))],
@@ -85,6 +84,7 @@ def evaluate(package: Path, images: NDArray[Any]) -> NDArray[np.float32]:
     for one in main.operations:
         if one.op_type != "const":
             found = OPERATORS[one.op_type]({key: of(var) for key, var in one.inputs.items() if var is not None})
-            dtype = coremltools.converters.mil.mil.types.builtin_to_string(one.outputs[0].dtype)
-            values[one.outputs[0].name] = found.to(ROUNDED[dtype]).float()
+            for var, value in zip(one.outputs, [found] if isinstance(found, torch.Tensor) else found, strict=True):
+                dtype = coremltools.converters.mil.mil.types.builtin_to_string(var.dtype)
+                values[var.name] = value.to(ROUNDED[dtype]).float()
     return values[main.outputs[0].name].numpy()

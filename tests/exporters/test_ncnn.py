@@ -6,9 +6,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from numpy.typing import NDArray
 from test_targets import graph_in
@@ -105,6 +107,39 @@ def test_what_cannot_be_converted_leaves_no_file(
     with pytest.raises(ResultError, match="answers differently than torch"):
         build(graph[0], other, model)
     assert sorted(root.iterdir()) == before
+
+
+NETWORKS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "deit_tiny_patch16_224": ({"img_size": 32, "patch_size": 8, "depth": 2}, 32, ""),
+    "cait_xxs24_224": ({"img_size": 32, "patch_size": 8, "depth": 2}, 32, ""),
+    "vit_small_patch14_reg4_dinov2": ({"img_size": 42, "depth": 2}, 42, ""),
+    "mobilenetv4_conv_small": ({}, 64, ""),
+    "convnext_atto": ({}, 64, ""),
+    "repvit_m0_9": ({}, 64, ""),
+    "swin_tiny_patch4_window7_224": ({"img_size": 64, "window_size": 4, "depths": (2, 2)}, 64, "Tensor.reshape"),
+    "levit_128s": ({}, 224, "Tensor.slice"),
+}
+"""Arguments, size and, where ncnn has no layer for it, the operator that is refused."""
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("rewrite", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name: str, rewrite: bool, graph: tuple[Path, OnnxArtifact], monkeypatch: pytest.MonkeyPatch) -> None:
+    args, size, refused = NETWORKS[name]
+    facts = GraphFacts(Tensor("images", "float32", (3, size, size)), Tensor("logits", "float32", (10,)), None, False)
+    monkeypatch.setattr(ncnn, "graph_facts", lambda path: facts)
+    torch.manual_seed(0)
+    spec = PreprocessSpec(size=size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    network = deployed(timm.create_model(name, num_classes=10, **args).eval(), spec, "float", rewrite=rewrite).module
+    if refused:
+        with pytest.raises(ResultError, match=refused):
+            build(*graph, network)
+        return
+    images = torch.randn(1, 3, size, size)
+    with targets.get("ncnn").open(build(*graph, network)) as runner, torch.no_grad():
+        expected = network(images).numpy()
+        assert np.abs(runner.infer(images.numpy()) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_what_is_missing_is_named(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A network for one image at a time, with its axes where converters without a notion of a batch look for them.
+"""A network as converters for phones want it: for one image at a time, its axes where they look for them.
 
 pnnx takes the first axis of a tensor for the batch, guesses where the batch goes when axes are exchanged, and fails
 where a network keeps ``[T, B, D]``. Of one image the order in memory is the same with any axes of one entry. So each
@@ -46,6 +46,22 @@ def one_image(module: nn.Module, images: Tensor) -> nn.Module:
     return exported
 
 
+def planes(module: nn.Module) -> nn.Module:
+    """Return a network of pixels, uint8 ``[B, S, S, C]``, that takes them as float32 ``[B, C, S, S]``, 0 to 255."""
+    import torch
+
+    class Planes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = module
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            logits: Tensor = self.network(pixels.permute(0, 2, 3, 1))
+            return logits
+
+    return Planes().eval()
+
+
 class _Run:
     """A program run on tensors of short shapes; parameters keep their own."""
 
@@ -56,7 +72,7 @@ class _Run:
                 self.found[node] = images
             elif node.op == "get_attr":
                 self.found[node] = operator.attrgetter(node.target)(program)
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node.meta["val"] is not None:  # None: a check that torch.export adds
                 self.found[node] = self._called(node)
         self.logits: Tensor = self.found[node.args[0][0]]
 
