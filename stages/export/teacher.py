@@ -39,7 +39,8 @@ def reduce_teacher(
     missing: dict[Precision, str] = {}
     tools = targets.installed_versions(["vitcompress", "onnx", *targets.get("onnx").distributions, *PACKAGES])
     judged_on = [data.digest, images.preprocess, config.images, config.calibration_images]
-    for precision in (one for one in map(arithmetic_of, config.precisions) if one in {*wanted} - {*made, "fp32"}):
+    each = dict.fromkeys(map(arithmetic_of, config.precisions))
+    for precision in (one for one in each if one in wanted and one != "fp32"):
         key = fingerprint(_digests(graph, teacher), precision, judged_on, tools)
         path = context.run.root / "export" / f"{graph.name}.{precision}.onnx"
         one = _kept(OnnxArtifact, path, key, context)

@@ -277,6 +277,10 @@ class FoldedLift(nn.Module):
         """Return what timm asks for: the base's position embeddings and tokens."""
         return no_weight_decay_of(self.base.vit, "base.vit")
 
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """Return the base's layers; root and head are the last one (timm's protocol)."""
+        return layer_groups_of(self.base.vit, "base.vit")
+
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, 3, S, S]`` to logits ``[B, K]``."""
         return self.forward_with_taps(x, ())[0]
