@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -108,6 +108,7 @@ class NcnnTarget(Target):
             kind=kind,
             normalise=_NORMALISE.format(*(", ".join(f"{one:.7g}f" for one in row) for row in rows)) if floats else "",
             images=IMAGES if floats else PIXELS,
+            prepared="normalised" if floats else "pixels from 0 to 255",
             logits=LOGITS,
         )
 
@@ -120,14 +121,15 @@ def _convert(module: nn.Module, facts: GraphFacts, precision: str, folder: Path)
     try:
         with torch.no_grad():
             whole = one_image(planes(module) if facts.input == "uint8" else module, images)
-            traced = torch.jit.trace(whole, images, check_trace=False)  # type: ignore[no-untyped-call]
-            traced.save(str(folder / "model.pt"))
+            trace: Any = torch.jit.trace
+            trace(whole, images, check_trace=False).save(str(folder / "model.pt"))
     except Exception as error:  # torch.export and the tracer let through whatever the module raises
         why = " ".join(str(error).split())[:200]
         raise ResultError(f"torch cannot trace {type(module).__name__} ({type(error).__name__}: {why})") from error
     shape = ",".join(map(str, images.shape))
-    pnnx = Path(find_spec("pnnx").origin).with_name("pnnx")  # type: ignore[union-attr, arg-type]  # available() looked
-    said = _run([str(pnnx), "model.pt", f"inputshape=[{shape}]", f"fp16={int(precision == 'fp16')}"], folder, "pnnx")
+    pnnx: Any = find_spec("pnnx")  # its program is beside its Python package, which only calls it
+    program = str(Path(pnnx.origin).with_name("pnnx"))
+    said = _run([program, "model.pt", f"inputshape=[{shape}]", f"fp16={int(precision == 'fp16')}"], folder, "pnnx")
     lines = [line.split() for line in (folder / "model.ncnn.param").read_text().splitlines()]
     # pnnx leaves an operator that ncnn does not have under torch's name, such as torch.unbind or Tensor.reshape.
     unknown = sorted({line[0] for line in lines[2:] if "." in line[0] or ":" in line[0]})
@@ -164,7 +166,7 @@ def _run(command: list[str], folder: Path, what: str) -> str:
     """Run a command in ``folder`` and return what it said; a ResultError is raised where it fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     said = done.stdout + done.stderr
-    if done.returncode:
+    if done.returncode or not (folder / "model.ncnn.param").is_file():
         last = (said.strip().splitlines() or [""])[-1]
         raise ResultError(f"{what} failed on the converted network (status {done.returncode}: {last[:200]})")
     return said
@@ -191,7 +193,7 @@ ncnn::Mat logits;
 extractor.extract("{logits}", logits);
 ```
 
-In Python (`pip install ncnn`; `image`: the same as float32 `[C, {size}, {size}]`):
+In Python (`pip install ncnn`; `image`: float32 `[C, {size}, {size}]`, {prepared}):
 
 ```python
 net = ncnn.Net()

@@ -53,7 +53,7 @@ OPERATORS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "reshape": lambda a: a["x"].reshape(tuple(map(int, a["shape"]))),
     "transpose": lambda a: a["x"].permute(tuple(map(int, a["perm"]))),
     "concat": lambda a: torch.cat(a["values"], int(a["axis"])),
-    "split": lambda a: a["x"].tensor_split(int(a["num_splits"]), int(a["axis"])),
+    "split": lambda a: a["x"].split([int(one) for one in a["split_sizes"]], int(a["axis"])),
     "slice_by_index": _slice,
     "squeeze": lambda a: a["x"].squeeze(tuple(map(int, a["axes"]))),
     "expand_dims": lambda a: a["x"][tuple([None] * len(a["axes"]))],
