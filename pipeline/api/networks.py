@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,9 +79,8 @@ def export_module(
             f"{path} differs from torch by {worst:.3g} in logits, more than the tolerance {config.tolerance:g}; "
             "do not use it."
         )
-    options = known_targets.BuildOptions(
-        root, module=lambda: deployed(network, spec, config.input, rewrite=config.rewrites).module
-    )
+    rewritten = partial(deployed, network, spec, config.input, rewrite=config.rewrites)
+    options = known_targets.BuildOptions(root, module=lambda: rewritten().module, preprocess=spec)
     (root / "export").mkdir(exist_ok=True)  # where targets put their files
     built: list[Any] = [target.build(graph, options) for target in engines]
     return (graph, *(compared(config, *one, lambda: network, given, root) for one in zip(engines, built, strict=True)))
