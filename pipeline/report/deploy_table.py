@@ -48,4 +48,6 @@ def deploying(report: Report) -> Table | None:
     if not any(row["energy"]["value"] for row in rows):  # few processors tell it
         columns = COLUMNS[:-1]
         lines.append(f"Energy, unmeasured: {next(row for row in rows if row['deployed'])['energy']['reason']}.")
+    if where := report.get("machine"):
+        rows = [row | {"label": f"{row['label']} on {where}"} for row in rows]
     return Table("Each artifact in a fresh process", columns, rows, at("deployed"), lines)

@@ -75,7 +75,7 @@ def test_inconclusive_fails_only_when_asked_and_a_fail_always() -> None:
         ({"artifacts": ()}, "at least 1 item"),
         ({"artifacts": ("onnx",), "require": ("engine",)}, "not among the artifacts .* add it to artifacts"),
         ({"artifacts": ("onnx-int9",)}, "artifacts names 'onnx-int9', .* did you mean onnx-int8"),
-        ({"require": ("coreml",)}, "require names 'coreml', .* give some of onnx, engine"),
+        ({"require": ("abacus",)}, "require names 'abacus', .* give some of onnx, engine"),
     ],
 )
 def test_impossible_gates_are_refused_with_what_is_possible(bad, said: str) -> None:
