@@ -59,7 +59,7 @@ def no_stderr() -> Iterator[None]:
 def building(title: str) -> Iterator[None]:
     """Keep a library quiet that builds; what it raises becomes a ResultError in which ``title`` is its name."""
     try:
-        with quiet():
+        with quiet(), no_stderr():
             yield
     except CompressError:
         raise

@@ -73,7 +73,7 @@ def import_runtime() -> Any:
     if missing:
         raise EnvironmentLacksError(f"{' and '.join(missing)} is not installed; run pip install executorch torch.")
     try:
-        with quiet():
+        with quiet(), no_stderr():
             from executorch.runtime import Runtime
 
             runtime = Runtime.get()
