@@ -71,7 +71,7 @@ def import_runtime() -> Any:
     """Import ExecuTorch's runtime; an EnvironmentLacksError is raised where it, or XNNPACK, is not here."""
     missing = [name for name in ("executorch", "torch") if importlib.util.find_spec(name) is None]
     if missing:
-        raise EnvironmentLacksError(f"{' and '.join(missing)} is not installed; run pip install executorch torch.")
+        raise EnvironmentLacksError(f"{missing[0]} is not installed; run pip install executorch torch.")
     try:
         with quiet(), no_stderr():
             from executorch.runtime import Runtime
