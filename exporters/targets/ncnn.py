@@ -181,8 +181,7 @@ With ncnn, in C++ (`rgb` is the image resized and cropped as `preprocess.json` s
 
 ncnn::Net net;
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = false;
-net.load_param("{param}");
-net.load_model("{weights}");
+net.load_param("{param}"), net.load_model("{weights}");
 ncnn::Mat in = ncnn::Mat::from_pixels(rgb, ncnn::Mat::PIXEL_{kind}, {size}, {size});{scale}
 ncnn::Extractor extractor = net.create_extractor();
 extractor.input("{images}", in);
@@ -194,6 +193,7 @@ In Python (`pip install ncnn`; `image`: float32 `[C, {size}, {size}]`, {prepared
 
 ```python
 net = ncnn.Net()
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
 net.load_param("{param}"), net.load_model("{weights}")
 extractor = net.create_extractor()
 extractor.input("{images}", ncnn.Mat(image).clone())
