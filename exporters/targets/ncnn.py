@@ -6,6 +6,7 @@ import json
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,8 +59,7 @@ class NcnnTarget(Target):
     def build(self, graph: OnnxArtifact, options: BuildOptions) -> EngineArtifact:
         """Convert the network in torch, with weights stored in the graph's precision.
 
-        A ResultError is raised for operators that pnnx leaves unconverted, and where ncnn fails on what it made or
-        gives other logits than torch.
+        A ResultError is raised for operators that ncnn lacks, and where ncnn fails or answers differently than torch.
         """
         self.require()
         if options.module is None:
@@ -101,16 +101,12 @@ class NcnnTarget(Target):
         kind = {1: "GRAY", 3: "RGB"}.get(len(spec["mean"]), "...") if spec.get("bits", 8) == 8 else "..."
         rows = [255 * one for one in spec["mean"]], [1 / (255 * one) for one in spec["std"]]
         floats = spec["input"] == "float"
+        images, prepared = (IMAGES, "normalised") if floats else (PIXELS, "pixels from 0 to 255")
+        scale = _NORMALISE.format(*(", ".join(f"{one:.7g}f" for one in row) for row in rows)) if floats else ""
         return _USAGE.format(
-            param=files[0].name,
-            bin=files[0].with_suffix(".bin").name,
-            size=spec["size"],
-            kind=kind,
-            normalise=_NORMALISE.format(*(", ".join(f"{one:.7g}f" for one in row) for row in rows)) if floats else "",
-            images=IMAGES if floats else PIXELS,
-            prepared="normalised" if floats else "pixels from 0 to 255",
-            logits=LOGITS,
-        )
+            images=images, prepared=prepared, scale=scale, kind=kind, size=spec["size"], logits=LOGITS,
+            param=files[0].name, weights=files[0].with_suffix(".bin").name,
+        )  # fmt: skip
 
 
 def _convert(module: nn.Module, facts: GraphFacts, precision: str, folder: Path) -> None:
@@ -119,7 +115,8 @@ def _convert(module: nn.Module, facts: GraphFacts, precision: str, folder: Path)
 
     images = torch.zeros(1, facts.channels, facts.size, facts.size)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer, which pnnx needs: that it is deprecated, and of constants
             whole = one_image(planes(module) if facts.input == "uint8" else module, images)
             trace: Any = torch.jit.trace
             trace(whole, images, check_trace=False).save(str(folder / "model.pt"))
@@ -184,9 +181,8 @@ With ncnn, in C++ (`rgb` is the image resized and cropped as `preprocess.json` s
 
 ncnn::Net net;
 net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = false;
-net.load_param("{param}");
-net.load_model("{bin}");
-ncnn::Mat in = ncnn::Mat::from_pixels(rgb, ncnn::Mat::PIXEL_{kind}, {size}, {size});{normalise}
+net.load_param("{param}"), net.load_model("{weights}");
+ncnn::Mat in = ncnn::Mat::from_pixels(rgb, ncnn::Mat::PIXEL_{kind}, {size}, {size});{scale}
 ncnn::Extractor extractor = net.create_extractor();
 extractor.input("{images}", in);
 ncnn::Mat logits;
@@ -197,7 +193,8 @@ In Python (`pip install ncnn`; `image`: float32 `[C, {size}, {size}]`, {prepared
 
 ```python
 net = ncnn.Net()
-net.load_param("{param}"), net.load_model("{bin}")
+net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+net.load_param("{param}"), net.load_model("{weights}")
 extractor = net.create_extractor()
 extractor.input("{images}", ncnn.Mat(image).clone())
 logits = numpy.array(extractor.extract("{logits}")[1])

@@ -93,7 +93,7 @@ def test_damaged_files_are_refused(built: Path, damage: Callable[[Path], object]
 
 class Odd(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.inv(x).flatten(1)[:, :10]
+        return x[:, :, ::2].flatten(1)[:, :10]
 
 
 def test_what_cannot_be_converted_leaves_no_file(
@@ -101,7 +101,7 @@ def test_what_cannot_be_converted_leaves_no_file(
 ) -> None:
     root, before = graph[0] / "export", sorted((graph[0] / "export").iterdir())
     other = graph[1].model_copy(update={"name": "other"})
-    with pytest.raises(ResultError, match=r"no ncnn layer for .*linalg"):
+    with pytest.raises(ResultError, match=r"no ncnn layer for Tensor\.slice"):
         build(graph[0], other, Odd())
     monkeypatch.setitem(ncnn.LIMITS, "fp32", 1e-12)
     with pytest.raises(ResultError, match="answers differently than torch"):
