@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, get_args
 
-from vitcompress.core.artifact_records import OnnxArtifact, Precision
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
 from vitcompress.core.measured_records import AccuracyRow, LatencyRow, MemoryRow, TeacherReference, ThroughputRow
 from vitcompress.core.records import Cost, FileRef
 from vitcompress.exporters.latency import TAIL_SAMPLES
@@ -118,7 +118,7 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
     graph: Any = one.model
     precision: Any = one.precision
     cost: Cost | None
-    file: FileRef | OnnxArtifact | None
+    file: FileRef | OnnxArtifact | EngineArtifact | None
     if one.runtime in IN_TORCH and graph == "teacher":
         cost, file = records.teacher.cost, records.teacher.weights
     elif one.runtime == "torch":
@@ -128,7 +128,7 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
         reduced, engines = export.reduced, export.engines
         if graph == "teacher":
             reduced, engines = export.teacher_reduced, export.teacher_engines
-        made = {(engine.flavour, engine.precision): engine.file for engine in engines}
+        made = {(engine.flavour, engine.precision): engine for engine in engines if engine.file}
         cost, file = fp32.cost if fp32 else None, made.get((one.runtime, precision))
         if one.runtime == "onnx":
             file = fp32 if precision == "fp32" else reduced.get(precision)
