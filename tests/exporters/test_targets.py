@@ -52,7 +52,7 @@ def test_every_target_says_what_a_reader_needs(name: str) -> None:
 
 
 def test_an_unknown_target_is_refused_with_those_there_are(pretend: None) -> None:
-    with pytest.raises(UsageError, match="'abacus' is not known; choose from onnx, tensorrt, .*, pretend"):
+    with pytest.raises(UsageError, match=r"'abacus' is not known; choose from onnx, tensorrt, .*, pretend"):
         targets.get("abacus")
 
 
