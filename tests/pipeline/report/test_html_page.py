@@ -97,7 +97,7 @@ def test_it_is_sound_html_with_landmarks_headings_and_words_for_every_picture(pa
     assert [len(page.all(tag)) for tag in ("main", "nav", "h1")] == [1, 1, 1]
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert len(page.all("caption")) == len(page.all("table")) == 7
+    assert len(page.all("caption")) == len(page.all("table")) == 9
     assert {attributes.get("scope") for attributes in page.all("th")} == {"col", "row"}
     assert all(len(str(attributes["alt"])) > 10 for attributes in page.all("img"))
     assert len(page.all("figcaption")) == len(page.all("figure")) == 6  # three charts, three figures of the analysis
