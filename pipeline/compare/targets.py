@@ -9,6 +9,7 @@ by the 95 % interval of the highest score.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +79,8 @@ def compare_targets(run: Any, *, batch: int = 1, machine: str | None = None, **l
     measured = [one for one in rows if not one["reason"]]
     for one in measured:
         one["misses"] = [*_over(one, asked), *_failed(report, one)]
-        one["pareto"] = not any(_order(other) != _order(one) and _covers(other, one) for other in measured)
+        ranks = [_order(other) for other in measured if _order(other) != _order(one)]
+        one["pareto"] = not any(all(map(operator.ge, rank, _order(one))) for rank in ranks)
     fits = [one for one in measured if not one["misses"]]
     best = max(fits, key=_order, default=None)
     alike = [one for one in fits if best and not _apart(best, one, {} if machine else _answers(report))]
@@ -124,10 +126,6 @@ def _order(row: Row) -> tuple[float, float, float]:
     """Return score, speed and smallness: more of each is better."""
     size = row["file"]["value"]
     return row["top1"]["value"], -row["ms"]["value"], -math.inf if size is None else -size
-
-
-def _covers(one: Row, other: Row) -> bool:
-    return all(mine >= its for mine, its in zip(_order(one), _order(other), strict=True))
 
 
 def _answers(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,8 +45,10 @@ def deploying(report: Report) -> Table | None:
         "cache warm; median [fastest, slowest]. An ONNX file runs on the CPU in that process.",
     ]
     columns: Sequence[Column] = COLUMNS
+    if "machine" in report:  # no number of another machine stands without its name
+        columns = (*COLUMNS[:2], Column("measured on", lambda row: report["machine"]), *COLUMNS[2:])
     if not any(row["energy"]["value"] for row in rows):  # few processors tell it
-        columns = COLUMNS[:-1]
+        columns = columns[:-1]
         lines.append(f"Energy, unmeasured: {next(row for row in rows if row['deployed'])['energy']['reason']}.")
     if where := report.get("machine"):
         rows = [row | {"label": f"{row['label']} on {where}"} for row in rows]
