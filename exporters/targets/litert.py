@@ -25,16 +25,12 @@ from vitcompress.exporters.targets.target import Availability, BuildOptions, Tar
 
 LIMIT_SECONDS = 3600.0
 """After which a conversion is given up; DeiT-Tiny takes about a minute."""
-_FILE = "model.litert.tflite"
-"""Name in a bundle."""
 _CONVERT = """
 import sys
+import litert_torch, torch
+from ai_edge_quantizer import quantizer, recipe
 
-import litert_torch
-import torch
-
-program, logits, path = sys.argv[1:]
-
+program, logits, precision, path = sys.argv[1:]
 
 class Named(torch.nn.Module):
     def __init__(self, network):
@@ -44,10 +40,12 @@ class Named(torch.nn.Module):
     def forward(self, images):
         return {logits: self.network(images)}
 
-
 saved = torch.export.load(program)
 module, (args, _) = Named(saved.module()), saved.example_inputs
-litert_torch.convert(module, sample_kwargs={"images": args[0]}).export(path)
+wide = path if precision == "fp32" else path + ".wide"
+litert_torch.convert(module, sample_kwargs={"images": args[0]}).export(wide)
+if precision == "int8":
+    quantizer.Quantizer(wide, recipe.dynamic_wi8_afp32()).quantize().export_model(path)
 """
 _USE = """\
 `{file}` runs with LiteRT (once TensorFlow Lite), one image at a time: {facts.images.dtype} {shape}, resized, \
@@ -88,13 +86,17 @@ let logits = try interpreter.output(at: 0).data.withUnsafeBytes {{ Array($0.bind
 
 
 class LitertTarget(Target):
-    """The network as a ``.tflite`` file in fp32, for one image at a time."""
+    """The network as a ``.tflite`` file for one image at a time.
+
+    In int8 the weights are int8 by channel. What they are multiplied with becomes int8 as it runs, by its own range, so
+    there is no calibration.
+    """
 
     name = "litert"
     title = "LiteRT"
     page = "docs/litert.md"
-    precisions = ("fp32",)
-    default_precisions = ("fp32",)
+    precisions = ("fp32", "int8")
+    default_precisions = ("fp32", "int8")
     suffix = ".tflite"
     runs_on = "cpu"
     distributions = ("ai-edge-litert",)
@@ -122,7 +124,7 @@ class LitertTarget(Target):
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             program, draft = Path(folder) / "program.pt2", Path(folder) / path.name
             _save_program(options, facts, program)
-            _convert(python_of(environment(self.name)), program, facts.logits.name, draft)
+            _convert(python_of(environment(self.name)), program, facts.logits.name, graph.precision, draft)
             draft.replace(path)
         return EngineArtifact(
             status="built",
@@ -143,13 +145,15 @@ class LitertTarget(Target):
         import_interpreter()
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
-        """Add nothing; say how to run the file."""
-        if not (bundle / _FILE).is_file():
+        """Add nothing; say how to run the recommended file, else the widest."""
+        files = [part.model.file for part in parts if part.model.runtime == self.name]
+        files += sorted((one.name for one in bundle.glob(f"model*.{self.name}{self.suffix}")), reverse=True)
+        if not files:
             return ""
         facts = parts[0].interface
         pixels = facts.input == "uint8"
         return _USE.format(
-            file=_FILE,
+            file=files[0],
             facts=facts,
             shape=[1, *facts.images.shape],
             prepared="cropped" if pixels else "cropped and normalised",
@@ -171,9 +175,9 @@ def _save_program(options: BuildOptions, facts: GraphFacts, path: Path) -> None:
         raise ResultError(f"torch cannot export the network ({_last_line(str(error))})") from error
 
 
-def _convert(python: Path, program: Path, output: str, path: Path) -> None:
+def _convert(python: Path, program: Path, output: str, precision: str, path: Path) -> None:
     """Run the converter; a ResultError with its last words is raised where it fails, or takes too long."""
-    words = [str(python), "-I", "-c", _CONVERT, str(program), output, str(path)]
+    words = [str(python), "-I", "-c", _CONVERT, str(program), output, precision, str(path)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

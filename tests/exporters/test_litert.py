@@ -54,7 +54,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The Python of an environment that looks installed; it is given ``-I -c PROGRAM FILE LOGITS OUTPUT``."""
+    """The Python of an environment that looks installed; it is given ``-I -c PROGRAM FILE LOGITS PRECISION OUTPUT``."""
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "targets"))
     python = environments.python_of(environments.environment("litert"))
     python.parent.mkdir(parents=True)
@@ -72,18 +72,18 @@ def graph(tmp_path: Path, onnx_file: Path) -> OnnxArtifact:
 def test_the_torch_program_is_converted_in_the_environments_python(
     tmp_path: Path, library: None, converter: Path, graph: OnnxArtifact, model: torch.nn.Module
 ) -> None:
-    converter.write_text(f'#!/bin/sh\ncp "$4" {tmp_path}/program.pt2; echo "$1 $5" > "$6"\n')
+    converter.write_text(f'#!/bin/sh\ncp "$4" {tmp_path}/program.pt2; echo "$1 $5 $6" > "$7"\n')
     made = TARGET.build(graph, BuildOptions(tmp_path, module=lambda: model))
     assert (made.target, made.precision, vars(made)["version"]) == ("litert", "fp32", "0.10.0")
     assert [one.path for one in made.files] == ["export/student.litert.tflite"]
-    assert (tmp_path / made.files[0].path).read_text() == "-I logits\n"
+    assert (tmp_path / made.files[0].path).read_text() == "-I logits fp32\n"
     image = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(torch.export.load(tmp_path / "program.pt2").module()(image), model(image))
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
-    [("echo half > $6; echo 'Error: no erfinv.' >&2; exit 1", "no erfinv"), ("kill -9 $$", "ended with status -9")],
+    [("echo half > $7; echo 'Error: no erfinv.' >&2; exit 1", "no erfinv"), ("kill -9 $$", "ended with status -9")],
 )
 def test_a_converter_that_fails_or_dies_is_one_sentence(
     tmp_path: Path, library: None, converter: Path, graph: OnnxArtifact, model: torch.nn.Module, script: str, words: str
@@ -127,13 +127,15 @@ def test_images_of_a_batch_are_run_one_by_one(tmp_path: Path, library: None, ima
 def test_the_real_file_gives_the_logits_of_onnx_runtime(
     tmp_path: Path, monkeypatch: Any, graph: OnnxArtifact, model: torch.nn.Module, images: NDArray[np.float32]
 ) -> None:
-    pytest.importorskip("ai_edge_litert", reason="LiteRT, of the extra litert, is not installed")
     monkeypatch.setenv(environments.VARIABLE, str(tmp_path / "targets"))
     assert environments.install(TARGET, print)
     assert "torch" not in environments.packages_of(TARGET)
-    made = TARGET.build(graph, BuildOptions(tmp_path, module=lambda: model))
-    with (
-        TARGET.open(tmp_path / made.files[0].path, threads=1) as runner,
-        OnnxRunner(tmp_path / graph.file.path) as onnx,
-    ):
-        np.testing.assert_allclose(runner.infer(images), onnx.infer(images), atol=1e-4)
+    options = BuildOptions(tmp_path, module=lambda: model)
+    narrow = graph.model_copy(update={"name": "student-int8", "precision": "int8"})
+    wide, made = TARGET.build(graph, options), TARGET.build(narrow, options)
+    assert made.bytes < 0.7 * wide.bytes
+    with OnnxRunner(tmp_path / graph.file.path) as onnx, TARGET.open(tmp_path / wide.files[0].path) as runner:
+        logits = onnx.infer(images)
+        np.testing.assert_allclose(runner.infer(images), logits, atol=1e-4)
+    with TARGET.open(tmp_path / made.files[0].path) as runner:
+        assert np.abs(runner.infer(images) - logits).max() < 0.5 * logits.std()
