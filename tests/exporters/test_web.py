@@ -28,7 +28,7 @@ from vitcompress.exporters.bundle import BundledModel, open_bundle
 from vitcompress.exporters.bundle.infer import prepare
 from vitcompress.exporters.onnx import onnx_from_module
 from vitcompress.exporters.runners import OnnxRunner
-from vitcompress.exporters.targets.web import WebTarget
+from vitcompress.exporters.targets.web import WebTarget, chosen
 from vitcompress.stages.rewrites.deploy import deployed
 
 MISSING = next((name for name in ("node", "npm") if shutil.which(name) is None), "")
@@ -84,10 +84,8 @@ def given_to_page(browser: Browser, bundle: Path, files: list[Path], **view: Any
     found: list[dict[str, Any]] = browser.ask(f"return results.map((one) => ({{...one, pixels: 0, tensor: {coded}}}));")
     assert [one["name"] for one in found] == [file.name for file in files]
     console, addresses = browser.logs()
-    assert (console, {one for one in addresses if not one.startswith("data:")} - {"about:blank"}) == (
-        [],
-        {page.as_uri()},
-    )
+    asked = {one for one in addresses if not one.startswith("data:")} - {"about:blank"}
+    assert (console, asked) == ([], {page.as_uri()})
     return found
 
 
@@ -96,27 +94,19 @@ def fifty(folder: Path) -> list[Path]:
     files = [file for file in write_nasty(folder) if file.suffix not in (".tif", ".pgm")]
     for index, pixels in enumerate(load_digits().images[:8]):
         files.append(folder / f"digit-{index}.png")
-        Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((200 + index, 180), Image.Resampling.BICUBIC).save(
-            files[-1]
-        )
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((200 + index, 180)).save(files[-1])
     for index in range(50 - len(files)):
         size = (331 + 97 * (index % 3), 203 + 131 * (index % 4))
-        photo = noise(9, 7, seed=index).resize(size, Image.Resampling.BICUBIC)
+        photo = noise(9, 7, mode="L" if index % 5 == 4 else "RGB", seed=index).resize(size, Image.Resampling.BICUBIC)
         files.append(folder / f"photo-{index}.{'png' if index % 4 == 3 else 'jpg'}")
-        photo.convert("L" if index % 5 == 4 else "RGB").save(
-            files[-1], exif=oriented(index % 8 + 1), quality=60 + 2 * index
-        )
+        photo.save(files[-1], exif=oriented(index % 8 + 1), quality=60 + 2 * index, progressive=index % 2 == 0)
     assert len(files) == 50
     return files
 
 
 @in_browser
 def test_the_page_sees_and_says_what_infer_does(browser: Browser, onnx_file: Path, tmp_path: Path) -> None:
-    bundle, files, spec = (
-        bundle_of(tmp_path / "bundle", onnx_file),
-        fifty(tmp_path / "images"),
-        SPEC.model_dump(mode="json"),
-    )
+    bundle, files = bundle_of(tmp_path / "bundle", onnx_file), fifty(tmp_path / "images")
     assert open_bundle(bundle).model("engine").runtime == "web"
     (tmp_path / "none.png").write_bytes(b"no image")
     *found, unread = given_to_page(browser, bundle, [*files, tmp_path / "none.png"])
@@ -124,7 +114,7 @@ def test_the_page_sees_and_says_what_infer_does(browser: Browser, onnx_file: Pat
     labels = browser.ask("return [...document.querySelectorAll('.given th')].map((one) => one.textContent);")[::-1]
     with OnnxRunner(onnx_file) as runner:
         for file, one, label in zip(files, found, labels, strict=True):
-            wanted = prepare(file, spec)
+            wanted = prepare(file, SPEC.model_dump(mode="json"))
             tensor = np.frombuffer(base64.b64decode(one["tensor"]), np.float32).reshape(wanted.shape)
             levels = np.abs(tensor - wanted) * np.float32(SPEC.std)[:, None, None]
             assert levels.max() <= 1 / 255 + 1e-6, file.name
@@ -133,7 +123,6 @@ def test_the_page_sees_and_says_what_infer_does(browser: Browser, onnx_file: Pat
             np.testing.assert_allclose(one["logits"], logits, atol=1e-3, err_msg=file.name)
             assert one["runMs"] > 0
     assert len(set(labels)) > 3
-
     refused = "return fetch('https://example.com').then(() => 'asked', () => 'refused');"
     assert browser.driver.execute_script(refused) == "refused"
     browser.logs()  # of that
@@ -144,19 +133,15 @@ def test_the_page_sees_and_says_what_infer_does(browser: Browser, onnx_file: Pat
 def test_several_labels_and_embeddings_fit_any_window(
     browser: Browser, onnx_file: Path, model: torch.nn.Module, tmp_path: Path, width: int, theme: str
 ) -> None:
-    files = fifty(tmp_path / "images")[-3:]
-    limits = [0.5] * len(LABELS)
-    found = given_to_page(
-        browser, bundle_of(tmp_path / "multi", onnx_file, thresholds=limits), files, width=width, theme=theme
-    )
+    files, view = fifty(tmp_path / "images")[-3:], {"width": width, "theme": theme}
+    several = bundle_of(tmp_path / "several", onnx_file, thresholds=[0.5] * len(LABELS))
+    found = given_to_page(browser, several, files, **view)
     given = browser.ask("return [...document.querySelectorAll('.given th')].map((one) => one.textContent);")
     assert len(given) == sum(logit > 0 for one in found for logit in one["logits"]) > 0
     assert browser.ask("return document.documentElement.scrollWidth;") == width
     embeds = tmp_path / "embeds.onnx"
-    onnx_from_module(
-        torch.nn.Sequential(model, Unit()), embeds, size=SIZE, max_batch=8, output="embedding", input="float"
-    )
-    found = given_to_page(browser, bundle_of(tmp_path / "embeds", embeds, labels=()), files, width=width, theme=theme)
+    onnx_from_module(torch.nn.Sequential(model, Unit()), embeds, size=SIZE, max_batch=8, output="embedding")
+    found = given_to_page(browser, bundle_of(tmp_path / "embeds", embeds, labels=()), files, **view)
     rows = browser.ask("return [...document.querySelectorAll('#similar td')].map((one) => Number(one.textContent));")
     vectors = np.array([one["logits"] for one in found])
     np.testing.assert_allclose(np.reshape(rows, (3, 3)), vectors @ vectors.T, atol=6e-4)
@@ -217,10 +202,8 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     with pytest.raises(BundleError, match=r"onnxruntime-web cannot load .*foreign\.onnx"):
         web.open(tmp_path / "foreign.onnx")
     deep = PreprocessSpec(**{**SPEC.model_dump(), "bits": 16})
-    assert (
-        "no `web/index.html`: images of 16 bits"
-        in (bundle_of(tmp_path / "deep", onnx_file, deep) / "README.md").read_text()
-    )
+    card = bundle_of(tmp_path / "deep", onnx_file, deep) / "README.md"
+    assert "no `web/index.html`: images of 16 bits" in card.read_text()
     npm = tmp_path / "bin" / "npm"
     npm.parent.mkdir()
     npm.write_text('#!/bin/sh\necho other > "$5/onnxruntime-web.tgz"\n')
@@ -237,3 +220,15 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
     monkeypatch.setenv("COMPRESS_TARGETS", str(tmp_path))
     assert (web.available().yes, "compress target install web" in web.available().why) == (False, True)
     assert list((tmp_path / "new").glob("*")) == []
+
+
+def test_the_page_holds_the_smallest_model_that_agrees(tmp_path: Path) -> None:
+    def choice(**scores: float | None) -> str:
+        rows = [{"file": one, "precision": one, "facts": {"top1": score}} for one, score in scores.items()]
+        return str(chosen(rows, tmp_path)[0]["file"])
+
+    for size, name in ((30, "fp32"), (20, "fp16"), (10, "int8")):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert choice(fp32=90.0, fp16=90.1, int8=89.6) == "int8"
+    assert choice(fp32=90.0, fp16=90.1, int8=89.4) == "fp16"
+    assert choice(fp32=90.0, fp16=None) == choice(fp32=None, int8=None) == "fp32"
