@@ -207,7 +207,7 @@ def number(value: float | None, form: str, unit: float = 1.0) -> str:
 
 def reason(text: str) -> str:
     """The first sentence of a reason, as a cell."""
-    return " ".join(text.split()).replace("|", "/").split(". ")[0][:160]
+    return " ".join(text.split()).replace("|", "/").split(". ")[0][:160].rstrip(".")
 
 
 def digit_rows(found: Mapping[str, Any], absent: Mapping[str, str]) -> Iterator[list[str]]:
