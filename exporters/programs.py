@@ -28,31 +28,23 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a library's warnings and log lines from the user, and the root logger as it was before its import."""
+    """Keep a library's warnings, log lines and standard error from the user; what its import does to logging goes."""
     root = logging.getLogger()
     handlers, disabled = root.handlers[:], root.manager.disable
     logging.disable(logging.WARNING)
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # ExecuTorch's native code tells of each file of the system that it reads
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(disabled)
-        root.handlers[:] = handlers
-
-
-@contextmanager
-def no_stderr() -> Iterator[None]:
-    """Keep from the user what a library's native code writes to standard error."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+        logging.disable(disabled)
+        root.handlers[:] = handlers
 
 
 @contextmanager
