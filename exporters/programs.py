@@ -29,39 +29,30 @@ if TYPE_CHECKING:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a library's warnings and log lines from the user, and the root logger as it was before its import."""
+    """Keep a library's warnings, log lines and standard error from the user; what its import does to logging goes."""
     root = logging.getLogger()
     handlers, disabled = root.handlers[:], root.manager.disable
     logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        root.handlers[:] = handlers
-
-
-@contextmanager
-def no_stderr() -> Iterator[None]:
-    """Keep from the user what a library's native code writes to standard error, by itself or through Python."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # ExecuTorch's native code tells of each file of the system that it reads
     try:
-        os.dup2(nowhere, 2)
-        with redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # some of it is written through Python
+            warnings.simplefilter("ignore")
             yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+        logging.disable(disabled)
+        root.handlers[:] = handlers
 
 
 @contextmanager
 def building(title: str) -> Iterator[None]:
     """Keep a library quiet that builds; what it raises becomes a ResultError in which ``title`` is its name."""
     try:
-        with quiet(), no_stderr():
+        with quiet():
             yield
     except CompressError:
         raise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.exporters.latency import physical_cores
 from vitcompress.exporters.onnx import first_line
-from vitcompress.exporters.programs import no_stderr, quiet, tensor
+from vitcompress.exporters.programs import quiet, tensor
 from vitcompress.exporters.runners.base import Runner, input_of
 
 BACKEND = "XnnpackBackend"
@@ -36,7 +36,7 @@ class ExecutorchRunner(Runner):
         if not path.is_file():
             raise BundleError(f"{path} does not exist.")
         self.path = path
-        with quiet(), no_stderr():  # it tells of each file of the system that it reads
+        with quiet():
             _use_threads(threads or physical_cores())
             try:
                 self._program: Any = runtime.load_program(path)
@@ -73,7 +73,7 @@ def import_runtime() -> Any:
     if missing:
         raise EnvironmentLacksError(f"{missing[0]} is not installed; run pip install executorch torch.")
     try:
-        with quiet(), no_stderr():
+        with quiet():
             from executorch.runtime import Runtime
 
             runtime = Runtime.get()
