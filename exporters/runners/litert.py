@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,9 @@ class LitertRunner(Runner):
 def import_interpreter() -> Any:
     """Import LiteRT's interpreter; an EnvironmentLacksError is raised where it is not installed."""
     try:
-        from ai_edge_litert import interpreter
+        return importlib.import_module("ai_edge_litert.interpreter")
     except ImportError as error:
         raise EnvironmentLacksError(f"LiteRT is not installed; run {INSTALL}.") from error
-    return interpreter
 
 
 def _sentence(error: Exception) -> str:

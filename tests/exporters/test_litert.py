@@ -46,10 +46,9 @@ class Interpreter:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
     package = ModuleType("ai_edge_litert")
-    vars(package).update(
-        __spec__=ModuleSpec("ai_edge_litert", None), interpreter=SimpleNamespace(Interpreter=Interpreter)
-    )
+    package.__spec__ = ModuleSpec("ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", package)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", SimpleNamespace(Interpreter=Interpreter))
 
 
 @pytest.fixture
