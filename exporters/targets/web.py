@@ -51,7 +51,7 @@ class WebTarget(Target):
     title = "onnxruntime-web"
     page = "docs/web.md"
     precisions = ("fp32", "fp16", "int8")
-    default_precisions = ("fp32",)
+    default_precisions = ("fp32", "int8")
     suffix = ".onnx"
     runs_on = "cpu"
     requirements = (f"onnxruntime-web@{VERSION}",)

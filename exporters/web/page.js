@@ -1,5 +1,7 @@
 // The page: images are decoded by the browser, prepared by prepare.js, and run by onnxruntime-web in one thread.
 const TOP = 5;
+const COMPARED = 20; // images, at most, whose embeddings are compared: the last ones
+const KEPT = 100; // images whose tensors are kept: those of a thousand would fill the memory
 const page = (id) => document.getElementById(id);
 const facts = JSON.parse(page("facts").textContent);
 const { spec, task, labels, thresholds } = facts;
@@ -132,7 +134,7 @@ function classes(logits) {
 
 /** A table with the cosine of every two images: their dot product, for embeddings have length 1. */
 function compare() {
-  const seen = results.filter((one) => one.logits);
+  const seen = results.filter((one) => one.logits).slice(-COMPARED);
   page("similar").hidden = task !== "embedding" || seen.length < 2;
   if (page("similar").hidden) return;
   const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
@@ -141,7 +143,7 @@ function compare() {
     const cells = seen.map((other) => element("td", { class: "number" }, dot(one.logits, other.logits).toFixed(3)));
     return element("tr", {}, element("th", { scope: "row" }, `${i + 1}. ${one.name}`), ...cells);
   });
-  const caption = element("caption", { class: "quiet" }, "Cosine similarity: 1 is the same direction, 0 unrelated");
+  const caption = element("caption", { class: "quiet" }, `Cosine similarity of the last ${seen.length} images; 1 is the same direction`);
   const top = element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Image"), ...head));
   page("similar").replaceChildren(element("table", {}, caption, top, element("tbody", {}, ...rows)));
 }
@@ -177,6 +179,8 @@ async function look(session, file) {
     item.append(element("div", {}, element("h2", {}, file.name), element("p", { class: "wrong" }, error.message)));
   }
   results.push(result);
+  const old = results.at(-KEPT - 1);
+  if (old) delete old.tensor, delete old.pixels;
   page("results").prepend(item);
   compare();
   await new Promise((resume) => setTimeout(resume)); // the browser draws between two images
