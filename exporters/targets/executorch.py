@@ -63,7 +63,7 @@ class ExecutorchTarget(Target):
     default_precisions = ("fp32", "int8")
     suffix = ".pte"
     runs_on = "cpu"
-    distributions = ("executorch",)
+    distributions = ("executorch", "torch")  # its metadata does not name torch, which its runtime imports
     note = "It runs on the CPU (ARM or x86-64) of Android, iOS, macOS, Linux and Windows, without Python."
 
     def available(self) -> Availability:
