@@ -18,7 +18,14 @@ LAYERS = ("core", "exporters", "stages", "pipeline")
 """Lowest first: each may import itself and what stands before it."""
 LIBRARIES = {"analysis", "images", "judging", "models", "rewrites", "training"}
 """Folders of stages/ that are no stage but what stages share."""
-OPTIONAL = {"tensorrt", "tensorrt_rtx", "onnxruntime", "datasets", "webdataset", "tensorflow_datasets"}
+OPTIONAL = {"tensorrt", "tensorrt_rtx", "onnxruntime", "datasets", "webdataset", "tensorflow_datasets"} | {
+    "openvino",
+    "executorch",
+    "torchao",
+    "ncnn",
+    "coremltools",
+    "ai_edge_litert",
+}
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 STAGE_FOLDERS = {path.parent.name for path in (ROOT / "stages").glob("*/__init__.py")}
 
