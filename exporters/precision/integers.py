@@ -113,7 +113,9 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
         if node.name in quantized:
             nodes += _activation_pair(node, ranges.of[node.input[0]] / LEVELS, added)
             nodes.append(_weight_scaled(node, weights[node.input[1]], added))
-        nodes.append(node)
+            nodes += _in_two(node) if _is_plain_gemm(node) else [node]
+        else:
+            nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
     replace_tensors(graph, added.values())
@@ -160,7 +162,9 @@ def _weight_scaled(node: Any, weight: Any, added: dict[str, Any]) -> Any:
     from onnx import helper, numpy_helper
 
     values = numpy_helper.to_array(weight)
-    axis = _output_axis(node, values.ndim)
+    if _is_plain_gemm(node) and _output_axis(node, values.ndim) == 0:
+        values = np.ascontiguousarray(values.T)  # as the MatMul reads it that is made of this Gemm
+    axis = values.ndim - 1 if _is_plain_gemm(node) else _output_axis(node, values.ndim)
     others = tuple(index for index in range(values.ndim) if index != axis)
     scales = np.abs(values).max(axis=others).astype(np.float32) / np.float32(LEVELS)
     scales[scales == 0] = 1.0
@@ -178,6 +182,24 @@ def _weight_scaled(node: Any, weight: Any, added: dict[str, Any]) -> Any:
         name=f"dequantize_{name}",
         axis=axis,
     )
+
+
+def _is_plain_gemm(node: Any) -> bool:
+    """Return whether it is a Gemm that does no more than a product, of a weight that may be transposed, and a sum."""
+    plain = {"transA": 0, "alpha": 1.0, "beta": 1.0}
+    values = {attribute.name: attribute.f or attribute.i for attribute in node.attribute}
+    return node.op_type == "Gemm" and all(values.get(name, value) == value for name, value in plain.items())
+
+
+def _in_two(gemm: Any) -> list[Any]:
+    """Return a Gemm as MatMul and Add: ONNX Runtime (1.32) multiplies int8 of a Gemm only where its bias is int32."""
+    from onnx import helper
+
+    biased = len(gemm.input) > 2 and gemm.input[2] != ""
+    product = f"{gemm.name}_product" if biased else gemm.output[0]
+    made = helper.make_node("MatMul", list(gemm.input[:2]), [product], gemm.name)
+    bias = [helper.make_node("Add", [product, gemm.input[2]], gemm.output, f"{gemm.name}_bias")] if biased else []
+    return [made, *bias]
 
 
 def _output_axis(node: Any, rank: int) -> int:
