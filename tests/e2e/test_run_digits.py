@@ -24,7 +24,8 @@ from vitcompress.stages.images.sources import recorded_images
 RTX = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 
 
-SHOWN = [stage.name for stage in STAGES if stage.name != "control"]
+RAN = [stage for stage in STAGES if stage.name != "qat"]  # int8-qat is not asked for
+SHOWN = [stage.name for stage in RAN if stage.name != "control"]
 """Stages that the run is asked for."""
 
 
@@ -34,12 +35,12 @@ def record_of(root: Path, stage: str, kind: Any) -> Any:
 
 def times(root: Path) -> dict[str, str]:
     """When each stage's record was written."""
-    return {stage.name: str((root / "records" / f"{stage.name}.json").stat().st_mtime_ns) for stage in STAGES}
+    return {stage.name: str((root / "records" / f"{stage.name}.json").stat().st_mtime_ns) for stage in RAN}
 
 
 def test_every_stage_ran_and_nothing_alarming_was_printed(finished: Finished) -> None:
     state = json.loads((finished.root / "state.json").read_text())
-    assert [state["stages"][stage.name]["status"] for stage in STAGES] == ["done"] * len(STAGES)
+    assert [state["stages"][stage.name]["status"] for stage in RAN] == ["done"] * len(RAN)
     assert not re.search(r"warning|traceback|error", finished.result.err, re.IGNORECASE), finished.result.err
     assert finished.result.out.count("reduced geometry") == 1  # with the figures that it is about
     assert [line.split()[0] for line in finished.result.err.splitlines()] == ["run", *SHOWN]  # one line a stage
