@@ -19,6 +19,7 @@ from vitcompress.core.errors import EXIT_OK, CompressError, UsageError
 from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.signals import STOPPING, on_request
+from vitcompress.pipeline import target_commands
 from vitcompress.pipeline.api.arguments import COMMAND, command_line, console_of, launched, request_of
 from vitcompress.pipeline.compare import commands
 from vitcompress.pipeline.options import (
@@ -218,6 +219,7 @@ def show_recipe(name: str) -> int:
 
 cli.add_command(commands.compare)
 cli.add_command(commands.compare_targets)
+cli.add_command(target_commands.target)
 
 
 @cli.command()
@@ -231,46 +233,6 @@ def doctor(folder: Path | None) -> int:
             click.echo(f"{'':<8} fix: {finding.fix}")
         healthy = healthy and finding.state != "broken"
     return EXIT_OK if healthy else 3
-
-
-@cli.group()
-def target() -> None:
-    """Say what each target lacks here; install or remove what some of them keep in an environment of their own."""
-
-
-@target.command("list")
-def target_list() -> int:
-    """List the targets: whether they can be built here, or what is missing."""
-    from vitcompress.exporters import targets
-
-    known = targets.registered()
-    widest = max(map(len, known))
-    for name, one in known.items():
-        found = one.available()
-        click.echo(f"{name:<{widest}}  {'usable' if found.yes else 'missing':<7}  {found.why}")
-    return EXIT_OK
-
-
-@target.command("install")
-@click.argument("name")
-def target_install(name: str) -> int:
-    """Make the environment of the target NAME; this program's own stays as it is."""
-    from vitcompress.exporters import environments, targets
-
-    made = environments.install(targets.get(name), click.echo)
-    click.echo(f"{'made    ' if made else 'is there'} {environments.environment(name)}")
-    return EXIT_OK
-
-
-@target.command("remove")
-@click.argument("name")
-def target_remove(name: str) -> int:
-    """Delete the environment of the target NAME."""
-    from vitcompress.exporters import environments, targets
-
-    gone = environments.remove(targets.get(name))
-    click.echo(f"{'removed ' if gone else 'not here'} {environments.environment(name)}")
-    return EXIT_OK
 
 
 @cli.group()
