@@ -26,9 +26,12 @@ run: $(STAMP)
 # tests/conftest.py, the longest ones first; pytest-xdist would start those of many tests first, and end with the longest.
 PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+USUAL = not sweep and not slow and not gpu
+
 # A test that hangs is named, with what each of its threads was doing, and fails; the slowest takes a quarter of this.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL) --timeout 600 -o faulthandler_timeout=500
+	$(BIN)/python -m pytest $(PARALLEL) --timeout 600 -o faulthandler_timeout=500 -m "$(USUAL) and not alone"
+	$(BIN)/python -m pytest --timeout 900 -o faulthandler_timeout=800 -m "$(USUAL) and alone"
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu" $(PARALLEL)

@@ -29,9 +29,8 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-FIRST = ("test_processes.py", "test_programs.py")
-"""The former needs no run that another file makes too, and takes longest. The latter loads ExecuTorch, which crashed in
-a process that had run two thousand tests before (docs/executorch.md)."""
+FIRST = "test_processes.py"
+"""It needs no run that another file makes too, and takes longest."""
 LONGEST_FIRST = ("e2e", "benchmarks", "stages", "exporters", "pipeline", "core")
 """Folders of tests by how long one of their files takes: with a short one last, no process waits for another's."""
 
@@ -39,11 +38,10 @@ LONGEST_FIRST = ("e2e", "benchmarks", "stages", "exporters", "pipeline", "core")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; what is in a file keeps its order."""
 
-    def rank(item: pytest.Item) -> tuple[int, int]:
+    def rank(item: pytest.Item) -> tuple[bool, int]:
         folder = item.path.relative_to(HERE).parts[0]
         place = LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
-        name = item.path.name
-        return FIRST.index(name) if name in FIRST else len(FIRST), place
+        return item.path.name != FIRST, place
 
     items.sort(key=rank)
 
