@@ -31,7 +31,8 @@ USUAL = not sweep and not slow and not gpu
 # A test that hangs is named, with what each of its threads was doing, and fails; the slowest takes a quarter of this.
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) --timeout 600 -o faulthandler_timeout=500 -m "$(USUAL) and not alone"
-	$(BIN)/python -m pytest --timeout 900 -o faulthandler_timeout=800 -m "$(USUAL) and alone"
+	for file in $$(grep -rl pytest.mark.alone tests --include='test_*.py'); do \
+	    $(BIN)/python -m pytest --timeout 900 -o faulthandler_timeout=800 -m "$(USUAL)" $$file || exit 1; done
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu" $(PARALLEL)
