@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,31 @@ def inferred(model: Any, name: str) -> Any:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # InferenceError, or ValueError of a graph that is none
         raise ResultError(f"the types of the tensors in {name} cannot be inferred ({one_line(error)}).") from error
+
+
+_PLAIN = {"transA": 0, "alpha": 1.0, "beta": 1.0}
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Return a node's attributes by name."""
+    import onnx
+
+    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+
+
+def is_plain(product: Any) -> bool:
+    """Return whether a MatMul or Gemm does no more than a product, of a weight that may be transposed, and a sum."""
+    return all(_PLAIN.get(name, value) == value for name, value in attributes_of(product).items())
+
+
+def with_bias(product: Any, made: Callable[[str], Any]) -> list[Any]:
+    """Return what computes a plain product: the node that ``made`` gives for an output's name, and a Gemm's sum."""
+    from onnx import helper
+
+    if len(product.input) < 3 or product.input[2] == "":
+        return [made(product.output[0])]
+    name = f"{product.name}_product"
+    return [made(name), helper.make_node("Add", [name, product.input[2]], product.output, f"{product.name}_bias")]
 
 
 def replace_tensors(graph: Any, added: Iterable[Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.exporters.precision.compare import session_of
-from vitcompress.exporters.precision.graph import SourceGraph, replace_tensors
+from vitcompress.exporters.precision.graph import SourceGraph, is_plain, replace_tensors, with_bias
 
 Method = Literal["minmax", "percentile", "squares"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "squares")
@@ -113,7 +113,7 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
         if node.name in quantized:
             nodes += _activation_pair(node, ranges.of[node.input[0]] / LEVELS, added)
             nodes.append(_weight_scaled(node, weights[node.input[1]], added))
-            nodes += _in_two(node) if _is_plain_gemm(node) else [node]
+            nodes += _as_matmul(node) if _is_plain_gemm(node) else [node]
         else:
             nodes.append(node)
     del graph.node[:]
@@ -185,21 +185,14 @@ def _weight_scaled(node: Any, weight: Any, added: dict[str, Any]) -> Any:
 
 
 def _is_plain_gemm(node: Any) -> bool:
-    """Return whether it is a Gemm that does no more than a product, of a weight that may be transposed, and a sum."""
-    plain = {"transA": 0, "alpha": 1.0, "beta": 1.0}
-    values = {attribute.name: attribute.f or attribute.i for attribute in node.attribute}
-    return node.op_type == "Gemm" and all(values.get(name, value) == value for name, value in plain.items())
+    return node.op_type == "Gemm" and is_plain(node)
 
 
-def _in_two(gemm: Any) -> list[Any]:
+def _as_matmul(gemm: Any) -> list[Any]:
     """Return a Gemm as MatMul and Add: ONNX Runtime (1.32) multiplies int8 of a Gemm only where its bias is int32."""
     from onnx import helper
 
-    biased = len(gemm.input) > 2 and gemm.input[2] != ""
-    product = f"{gemm.name}_product" if biased else gemm.output[0]
-    made = helper.make_node("MatMul", list(gemm.input[:2]), [product], gemm.name)
-    bias = [helper.make_node("Add", [product, gemm.input[2]], gemm.output, f"{gemm.name}_bias")] if biased else []
-    return [made, *bias]
+    return with_bias(gemm, lambda product: helper.make_node("MatMul", list(gemm.input[:2]), [product], gemm.name))
 
 
 def _output_axis(node: Any, rank: int) -> int:

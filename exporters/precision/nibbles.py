@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.exporters.precision.graph import SourceGraph, replace_tensors
+from vitcompress.exporters.precision.graph import SourceGraph, attributes_of, is_plain, replace_tensors, with_bias
 from vitcompress.exporters.precision.integers import quantizable
 
 BLOCK = 32
@@ -25,15 +25,8 @@ _SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 def four_bit_products(source: SourceGraph) -> tuple[str, ...]:
     """Return names of the products that ``MatMulNBits`` can compute: an activation times a constant matrix."""
-    plain = {"transA": 0, "alpha": 1.0, "beta": 1.0}
     can = set(quantizable(source))
-    return tuple(
-        node.name
-        for node in source.nodes
-        if node.name in can
-        and node.op_type != "Conv"
-        and all(plain.get(name, value) == value for name, value in _attributes(node).items())
-    )
+    return tuple(node.name for node in source.nodes if node.name in can and node.op_type != "Conv" and is_plain(node))
 
 
 def int4_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
@@ -68,35 +61,18 @@ def int4_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
     return model
 
 
-def _attributes(node: Any) -> dict[str, Any]:
-    import onnx
-
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-
-
 def _four_bit_nodes(node: Any, weight: NDArray[np.float32], added: list[Any]) -> list[Any]:
     """Return what computes a product: the operator, and a sum where a Gemm has a bias."""
     from onnx import helper, numpy_helper
 
-    weight_NK = weight if _attributes(node).get("transB") else weight.T
+    weight_NK = weight if attributes_of(node).get("transB") else weight.T
     packed, scales = four_bits(weight_NK)
     names = [f"{node.name}_int4", f"{node.name}_scales"]
     added += [numpy_helper.from_array(array, name) for array, name in zip((packed, scales), names, strict=True)]
-    biased = len(node.input) > 2 and node.input[2] != ""
-    product = f"{node.name}_product" if biased else node.output[0]
     (rows, columns), settings = weight_NK.shape, {"bits": 4, "block_size": BLOCK, "accuracy_level": 1}  # 1: float32
-    made = helper.make_node(
-        "MatMulNBits",
-        [node.input[0], *names],
-        [product],
-        node.name,
-        domain="com.microsoft",
-        N=rows,
-        K=columns,
-        **settings,
-    )
-    bias = [helper.make_node("Add", [product, node.input[2]], node.output, f"{node.name}_bias")] if biased else []
-    return [made, *bias]
+    sizes = {"N": rows, "K": columns, "domain": "com.microsoft", **settings}
+    read = [node.input[0], *names]
+    return with_bias(node, lambda product: helper.make_node("MatMulNBits", read, [product], node.name, **sizes))
 
 
 def four_bits(weight_NK: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
