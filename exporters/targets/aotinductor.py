@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
-from vitcompress.core.files import reference
 from vitcompress.core.machine import cpu_flags
 from vitcompress.exporters.bundled import Part, graph_facts
 from vitcompress.exporters.programs import building, in_words, network, program
@@ -94,17 +93,8 @@ class AotInductorTarget(Target):
                 aoti_compile_and_package(traced, package_path=str(draft), inductor_configs=_settings(facts))
             draft.chmod(0o644)
             draft.replace(path)
-        return EngineArtifact(
-            status="built",
-            flavour=self.name,
-            precision=graph.precision,
-            version=version("torch"),
-            file=reference(path, options.root),
-            hardware=(_hardware(facts),),
-            hardware_source="what it was compiled for",
-            max_batch=max_batch,
-            seconds=time.perf_counter() - started,
-        )
+        hardware = {"hardware": (_hardware(facts),), "hardware_source": "what it was compiled for"}
+        return self.built(graph, options, started, path, version=version("torch"), max_batch=max_batch, **hardware)
 
     def open(self, path: Path, threads: int | None = None) -> AotiRunner:
         """Load a package on a processor of its kind."""
@@ -116,12 +106,12 @@ class AotInductorTarget(Target):
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Return how to run a package of the bundle in C++; it adds no file."""
-        found = sorted(bundle.glob(f"*.{self.name}{self.suffix}"))
-        if not found:
+        files = self.files_in(bundle, parts)
+        if not files:
             return ""
-        facts, interface = read_facts(found[0]), parts[0].interface
+        facts, interface = read_facts(bundle / files[0]), parts[0].interface
         return _USAGE.format(
-            file=found[0].name,
+            file=files[0],
             hardware=_hardware(facts),
             version=facts["torch"],
             type="torch::kUInt8" if interface.input == "uint8" else "torch::kFloat32",

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, OperatorDtypes, Precision
 from vitcompress.core.errors import ResultError
-from vitcompress.core.files import reference
 from vitcompress.exporters.bundled import GraphFacts, Part, graph_facts
 from vitcompress.exporters.one_image import planes
 from vitcompress.exporters.runners.coreml import MISSING, PACKAGE, CoremlRunner, quiet_coremltools
@@ -75,15 +74,8 @@ class CoremlTarget(Target):
             model.write_bytes(spec.SerializeToString(deterministic=True))
             _archive(package, draft)
             draft.replace(path)
-        return EngineArtifact(
-            status="built",
-            flavour=self.name,
-            precision=graph.precision,
-            version=installed_versions(self.distributions)["coremltools"],
-            file=reference(path, options.root),
-            built_layers=counts,
-            seconds=time.perf_counter() - started,
-        )
+        version = installed_versions(self.distributions)["coremltools"]
+        return self.built(graph, options, started, path, version=version, built_layers=counts)
 
     def open(self, path: Path, threads: int | None = None) -> CoremlRunner:
         """Load a package on macOS; Core ML chooses ``threads`` itself."""
@@ -96,12 +88,12 @@ class CoremlTarget(Target):
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Return how an app for Apple's devices runs the bundle's packages."""
-        files = sorted(bundle.glob(f"model*{self.suffix}"))
+        files = self.files_in(bundle, parts)
         if not files:
             return ""
         images, logits, size = parts[0].interface.images, parts[0].interface.logits, parts[0].interface.size
         given = (_IMAGE if images.dtype == "uint8" else _FLOATS).format(shape=list(images.shape), size=size)
-        return _SWIFT.format(file=files[0].name, package=PACKAGE, images=images.name, logits=logits.name, given=given)
+        return _SWIFT.format(file=files[0], package=PACKAGE, images=images.name, logits=logits.name, given=given)
 
 
 def _converted(coremltools: Any, module: nn.Module, facts: GraphFacts, precision: Precision, package: Path) -> Any:

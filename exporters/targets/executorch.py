@@ -94,16 +94,8 @@ class ExecutorchTarget(Target):
             lowered = to_edge_transform_and_lower(traced, passes, partitioner=[XnnpackPartitioner()])
             write_atomic(log, delegation(lowered.exported_program().graph_module))
             write_atomic(path, lowered.to_executorch().buffer)
-        return EngineArtifact(
-            status="built",
-            flavour=self.name,
-            precision=graph.precision,
-            version=version("executorch"),
-            file=reference(path, options.root),
-            log=reference(log, options.root),
-            max_batch=max_batch,
-            seconds=time.perf_counter() - started,
-        )
+        facts = {"version": version("executorch"), "log": reference(log, options.root), "max_batch": max_batch}
+        return self.built(graph, options, started, path, **facts)
 
     def open(self, path: Path, threads: int | None = None) -> ExecutorchRunner:
         """Load a program; an open one holds the process to its number of threads."""
@@ -115,13 +107,13 @@ class ExecutorchTarget(Target):
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Return how to run a program of the bundle in C++, Kotlin and Swift; it adds no file."""
-        found = sorted(bundle.glob(f"*.{self.name}{self.suffix}"))
-        if not found:
+        files = self.files_in(bundle, parts)
+        if not files:
             return ""
         interface = parts[0].interface
         pixels = interface.input == "uint8"
         return _USAGE.format(
-            file=found[0].name,
+            file=files[0],
             cpp=", executorch::aten::ScalarType::Byte" if pixels else "",
             kotlin="fromBlobUnsigned" if pixels else "fromBlob",
             swift="UInt8" if pixels else "Float",

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.errors import ResultError
-from vitcompress.core.files import reference
 from vitcompress.exporters.bundled import GraphFacts, Part, graph_facts
 from vitcompress.exporters.environments import environment, fault, make_python, packages_of, python_of
 from vitcompress.exporters.runners.litert import INSTALL, LitertRunner, import_interpreter
@@ -126,15 +125,8 @@ class LitertTarget(Target):
             _save_program(options, facts, program)
             _convert(python_of(environment(self.name)), program, facts.logits.name, graph.precision, draft)
             draft.replace(path)
-        return EngineArtifact(
-            status="built",
-            flavour=self.name,
-            precision=graph.precision,
-            version=packages_of(self).get("litert-torch"),
-            file=reference(path, options.root),
-            max_batch=options.max_batch,
-            seconds=time.perf_counter() - started,
-        )
+        version = packages_of(self).get("litert-torch")
+        return self.built(graph, options, started, path, version=version, max_batch=options.max_batch)
 
     def open(self, path: Path, threads: int | None = None) -> LitertRunner:
         """Load the file."""
@@ -146,8 +138,7 @@ class LitertTarget(Target):
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Add nothing; say how to run the recommended file, else the widest."""
-        files = [part.model.file for part in parts if part.model.runtime == self.name]
-        files += sorted((one.name for one in bundle.glob(f"model*.{self.name}{self.suffix}")), reverse=True)
+        files = self.files_in(bundle, parts)
         if not files:
             return ""
         facts = parts[0].interface

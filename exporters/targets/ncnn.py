@@ -16,7 +16,6 @@ import numpy as np
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.errors import ResultError
-from vitcompress.core.files import reference
 from vitcompress.core.processes import own_program
 from vitcompress.exporters.bundled import GraphFacts, Part, graph_facts
 from vitcompress.exporters.one_image import one_image, planes
@@ -74,15 +73,8 @@ class NcnnTarget(Target):
             path.unlink(missing_ok=True)  # the old network does not fit the new weights
             (folder / "model.ncnn.bin").replace(beside)
             (folder / "model.ncnn.param").replace(path)
-        return EngineArtifact(
-            status="built",
-            flavour=self.name,
-            precision=graph.precision,
-            version=installed_versions(self.distributions)["ncnn"],
-            file=reference(path, options.root),
-            more=(reference(beside, options.root),),
-            seconds=time.perf_counter() - started,
-        )
+        version = installed_versions(self.distributions)["ncnn"]
+        return self.built(graph, options, started, path, beside, version=version)
 
     def open(self, path: Path, threads: int | None = None) -> NcnnRunner:
         """Load a network, on ``threads`` of the CPU."""
@@ -94,7 +86,7 @@ class NcnnTarget(Target):
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Return how a program in C++ or Python runs the bundle's network."""
-        files = sorted(bundle.glob(f"model*.{self.name}{self.suffix}"), key=lambda file: len(file.name))
+        files = self.files_in(bundle, parts)
         if not files:
             return ""
         spec = json.loads((bundle / "preprocess.json").read_text())
@@ -105,7 +97,7 @@ class NcnnTarget(Target):
         scale = _NORMALISE.format(*(", ".join(f"{one:.7g}f" for one in row) for row in rows)) if floats else ""
         return _USAGE.format(
             images=images, prepared=prepared, scale=scale, kind=kind, size=spec["size"], logits=LOGITS,
-            param=files[0].name, weights=files[0].with_suffix(".bin").name,
+            param=files[0], weights=Path(files[0]).with_suffix(".bin"),
         )  # fmt: skip
 
 

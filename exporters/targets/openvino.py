@@ -10,7 +10,6 @@ from pathlib import Path
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.errors import ResultError
-from vitcompress.core.files import reference
 from vitcompress.exporters.bundled import Part
 from vitcompress.exporters.runners.openvino import INSTALL, OpenvinoRunner, import_openvino
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
@@ -84,17 +83,8 @@ class OpenvinoTarget(Target):
                 raise ResultError(f"OpenVINO cannot convert the {graph.precision} graph ({why}).") from error
             draft.with_suffix(".bin").replace(weights)  # the file that is opened comes last
             draft.replace(path)
-        return EngineArtifact(
-            status="built",
-            flavour=self.name,
-            precision=graph.precision,
-            version=installed_versions(self.distributions).get("openvino"),
-            file=reference(path, options.root),
-            more=(reference(weights, options.root),),
-            layers=graph.operators,
-            max_batch=options.max_batch,
-            seconds=time.perf_counter() - started,
-        )
+        facts = {"version": installed_versions(self.distributions).get("openvino"), "layers": graph.operators}
+        return self.built(graph, options, started, path, weights, max_batch=options.max_batch, **facts)
 
     def open(self, path: Path, threads: int | None = None) -> OpenvinoRunner:
         """Compile the IR for this CPU."""
@@ -106,16 +96,15 @@ class OpenvinoTarget(Target):
 
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Add nothing; say how to run the recommended IR, else the widest."""
-        chosen = [part.model.file for part in parts if part.model.runtime == self.name]
-        file = next(iter(chosen + sorted(one.name for one in bundle.glob(f"model*.{self.name}.xml"))[::-1]), None)
-        if file is None:
+        files = self.files_in(bundle, parts)
+        if not files:
             return ""
         interface = parts[0].interface
         dims = ", ".join(map(str, interface.images.shape))
         pixels = interface.input == "uint8"
         return _USE.format(
-            file=file,
-            weights=Path(file).with_suffix(".bin"),
+            file=files[0],
+            weights=Path(files[0]).with_suffix(".bin"),
             classes=interface.classes,
             dtype=interface.images.dtype,
             shape=f"[batch, {dims}]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vitcompress.core.artifact_records import Artifact, OnnxArtifact, Precision
+from vitcompress.core.artifact_records import Artifact, EngineArtifact, OnnxArtifact, Precision
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.core.files import reference
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundled import Kind, Part
 
@@ -122,6 +124,29 @@ class Target(ABC):
             ResultError: this graph cannot be built; the other artifacts are good without it.
         """
         raise UsageError(f"{self.title} builds nothing of its own.")
+
+    def built(
+        self, graph: OnnxArtifact, options: BuildOptions, started: float, path: Path, *more: Path, **facts: Any
+    ) -> EngineArtifact:
+        """Return the record of what :meth:`build` built of ``graph``: the file to open, ``more``, and facts of it.
+
+        ``started`` is when it began, in seconds of ``time.perf_counter``.
+        """
+        return EngineArtifact(
+            status="built",
+            flavour=self.name,
+            precision=graph.precision,
+            file=reference(path, options.root),
+            more=tuple(reference(one, options.root) for one in more),
+            seconds=time.perf_counter() - started,
+            **facts,
+        )
+
+    def files_in(self, bundle: Path, parts: Sequence[Part]) -> list[str]:
+        """Return the names of its models in a bundle: the recommended one first, then fp32 before others."""
+        recommended = [part.model.file for part in parts if part.model.runtime == self.name]
+        names = {one.name for one in bundle.glob(f"model*.{self.name}{self.suffix}")}
+        return recommended + sorted(names - {*recommended}, key=lambda name: (len(name), name))
 
     def open(self, path: Path, threads: int | None = None) -> Runner:
         """Load the first file of an artifact, to run it on ``threads`` of the CPU (None: one a physical core).

@@ -17,13 +17,14 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.errors import EnvironmentLacksError, ResultError
-from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.files import write_atomic
 from vitcompress.exporters.bundled import Part, graph_facts
 from vitcompress.exporters.environments import environment
 from vitcompress.exporters.runners.web import NO_NODE, WebRunner
@@ -95,20 +96,15 @@ class WebTarget(Target):
 
         A ResultError is raised where its weights are in another file, or it takes what a browser cannot decode.
         """
-        source = options.root / graph.file.path
+        started, source = time.perf_counter(), options.root / graph.file.path
         if graph.data is not None:
             raise ResultError("its weights are in a file of their own, which a page does not load")
         if (channels := graph_facts(source).channels) not in (1, 3):
             raise ResultError(f"it takes {channels} channels, and browsers decode images to RGB alone")
         path = options.file(graph, self.name, self.suffix)
         write_atomic(path, source.read_bytes())
-        facts: dict[str, Any] = {
-            "precision": graph.precision,
-            "layers": graph.operators,
-            "max_batch": options.max_batch,
-        }
-        file = reference(path, options.root)
-        return EngineArtifact(status="built", flavour=self.name, version=VERSION, file=file, **facts)
+        facts = {"version": VERSION, "layers": graph.operators, "max_batch": options.max_batch}
+        return self.built(graph, options, started, path, **facts)
 
     def open(self, path: Path, threads: int | None = None) -> WebRunner:
         """Load a graph in Node; always in one thread, for a page that no server gives has no more."""
