@@ -26,13 +26,9 @@ run: $(STAMP)
 # tests/conftest.py, the longest ones first; pytest-xdist would start those of many tests first, and end with the longest.
 PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-USUAL = not sweep and not slow and not gpu
-
 # A test that hangs is named, with what each of its threads was doing, and fails; the slowest takes a quarter of this.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL) --timeout 600 -o faulthandler_timeout=500 -m "$(USUAL) and not alone"
-	for file in $$(grep -rl pytest.mark.alone tests --include='test_*.py'); do \
-	    $(BIN)/python -m pytest --timeout 900 -o faulthandler_timeout=800 -m "$(USUAL)" $$file || exit 1; done
+	$(BIN)/python -m pytest $(PARALLEL) --timeout 600 -o faulthandler_timeout=500
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu" $(PARALLEL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class OpenvinoRunner(Runner):
         EnvironmentLacksError where OpenVINO is not installed.
         """
         self.path = path
-        ov = import_openvino()
+        core = _core()
         weights = path.with_suffix(".bin")
         for file in (path, weights):
             if not file.is_file():
@@ -39,7 +40,7 @@ class OpenvinoRunner(Runner):
             "INFERENCE_PRECISION_HINT": "f32",
         }
         try:
-            compiled = ov.Core().compile_model(str(path), "CPU", settings)
+            compiled = core.compile_model(str(path), "CPU", settings)
         except Exception as error:  # RuntimeError, of whatever the file makes its reader do
             raise BundleError(
                 f"{path} or {weights.name} is damaged or no OpenVINO IR ({_sentence(error)}); build it again."
@@ -70,6 +71,16 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise EnvironmentLacksError(f"OpenVINO is not installed; run {INSTALL}.") from error
     return openvino
+
+
+@cache
+def _core() -> Any:
+    """Return the only core of this process, which lives as long.
+
+    Each one's CPU plugin brings a signal stack and, at its end, restores the one that it found: with two cores that end
+    in the order they came, the first one's, which is freed by then. The next signal would end the process.
+    """
+    return import_openvino().Core()
 
 
 def _sentence(error: Exception) -> str:

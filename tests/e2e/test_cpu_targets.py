@@ -27,8 +27,6 @@ from vitcompress.exporters.environments import VARIABLE
 from vitcompress.exporters.targets import Availability, Target
 from vitcompress.pipeline.report.schema import load_report
 
-pytestmark = pytest.mark.alone  # inductor and ExecuTorch change signals and pools of their process
-
 TOLERANCE = 1e-3
 """Of probabilities, and of logits: export.tolerance."""
 BUILT_IN = [name for name, one in targets.BUILT_IN.items() if one.runs_on == "cpu" and one.kind == "engine"]

@@ -27,8 +27,6 @@ from vitcompress.exporters.runners import Runner
 from vitcompress.exporters.targets import BuildOptions, coreml
 from vitcompress.stages.rewrites.patches import PixelInput
 
-pytestmark = pytest.mark.alone
-
 
 class OnMac:
     """``MLModel`` as the runner uses it, with Core ML's part done in torch."""

@@ -24,8 +24,6 @@ from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import BuildOptions, ncnn
 from vitcompress.stages.rewrites.deploy import deployed
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def graph(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, OnnxArtifact]:

@@ -21,8 +21,6 @@ from vitcompress.exporters.bundled import BundledModel, Part, graph_facts
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import BuildOptions
 
-pytestmark = pytest.mark.alone
-
 TARGET = targets.get("openvino")
 
 

@@ -25,8 +25,6 @@ from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import BuildOptions
 from vitcompress.stages.rewrites.deploy import deployed
 
-pytestmark = pytest.mark.alone  # inductor and ExecuTorch change signals and pools of their process
-
 both = pytest.mark.parametrize("name", ["executorch", "aotinductor"])
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
 Built = Callable[..., Path]

@@ -33,7 +33,6 @@ from vitcompress.stages.rewrites.deploy import deployed
 
 MISSING = next((name for name in ("node", "npm") if shutil.which(name) is None), "")
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"{MISSING} is not installed"),
 ]
 in_browser = pytest.mark.skipif(
