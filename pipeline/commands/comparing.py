@@ -1,4 +1,4 @@
-"""`compress compare` and `compress compare-targets`. Each imports what it needs, so that `--help` starts at once."""
+"""`compress compare` and `compress compare-targets`."""
 
 from __future__ import annotations
 
