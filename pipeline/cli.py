@@ -7,19 +7,30 @@ import shlex
 import signal
 import sys
 import traceback
+from contextlib import nullcontext
 from typing import NoReturn
 
 import click
 
-from vitcompress.core.errors import EXIT_OK, CompressError
+from vitcompress.core.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NO_READER,
+    EXIT_OK,
+    EXIT_USAGE,
+    CompressError,
+    RunInterrupted,
+    UsageError,
+)
 from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.signals import STOPPING, on_request
+from vitcompress.core.terminal import quiet_bars
 from vitcompress.pipeline.api.arguments import COMMAND, command_line
 from vitcompress.pipeline.commands import (
     analysis,
     bundles,
     comparing,
+    completion,
     config,
     data,
     judging,
@@ -28,6 +39,8 @@ from vitcompress.pipeline.commands import (
     running,
     targets,
 )
+from vitcompress.pipeline.commands.completion import COMPLETION, offer
+from vitcompress.pipeline.commands.output import answers_alone, put
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,42 +65,44 @@ cli.add_command(targets.target)
 cli.add_command(machine.doctor)
 cli.add_command(data.data)
 cli.add_command(config.config)
+cli.add_command(completion.completion)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command; any failure is one message and an exit code, a traceback only with --debug."""
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    debug = "--debug" in given
+    debug, as_json = "--debug" in given, "--json" in given
     hush()
+    quiet_bars()
+    if COMPLETION in os.environ:
+        offer(cli)
     # A shell's background job ignores SIGINT, and is left to.
-    with on_request(_interrupt, [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]):
-        _main([word for word in given if word != "--debug"], debug)
+    watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    with on_request(_interrupt, watched), answers_alone() if as_json else nullcontext():
+        _main([word for word in given if word != "--debug"], debug, as_json)
 
 
-def _main(given: list[str], debug: bool) -> NoReturn:
+def _main(given: list[str], debug: bool, as_json: bool) -> NoReturn:
     try:
         with command_line(os.environ.get(COMMAND) or shlex.join(["compress", *given])):
-            code = cli.main(args=given, standalone_mode=False)
+            code = cli.main(args=given, standalone_mode=False, complete_var=COMPLETION)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        kept = given[0] in _RESUMABLE and "--dry-run" not in given
-        _fail("stopped; the same command goes on from what is saved." if kept else "stopped.", 130, debug)
-    except click.ClickException as error:
-        _fail(error.format_message(), 2, debug)
-    except CompressError as error:
-        _fail(_own_words(error), error.exit_code, debug)
-    except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk and its permissions.", 2, debug)
-    except Exception as error:  # a mistake of ours; the user still gets one line, and the way to the rest
-        _fail(
-            f"internal {type(error).__name__}: {_own_words(error)}. Run again with --debug and report the traceback.",
-            2,
-            debug,
-        )
+        sys.exit(EXIT_USAGE)
+    except SystemExit as stop:  # click's own 1 is for a reader of stdout that left
+        sys.exit(EXIT_NO_READER if stop.code == 1 else stop.code)
+    except (KeyboardInterrupt, Exception) as error:
+        message, code, kind = _explained(error, given)
+        if debug:
+            traceback.print_exc()
+        if code == EXIT_INTERRUPTED and rank():
+            sys.exit(code)  # the main process says it
+        who = f"rank {rank()}: " if world_size() > 1 else ""
+        click.echo(who + (f"error: {message}" if code != EXIT_INTERRUPTED else message), err=True)
+        if as_json and rank() == 0:
+            put("error", {"error": {"message": message, "kind": kind, "exit_code": code}})
     sys.exit(code if isinstance(code, int) else EXIT_OK)
 
 
@@ -98,17 +113,26 @@ def _interrupt() -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    if code == 130 and rank():
-        sys.exit(code)  # the main process says it
-    who = f"rank {rank()}: " if world_size() > 1 else ""
-    click.echo(who + (f"error: {message}" if code != 130 else message), err=True)
-    sys.exit(code)
+def _explained(error: BaseException, given: list[str]) -> tuple[str, int, str]:
+    """Return what a user is told of an error, the exit code, and the error's kind for a program."""
+    match error:
+        case KeyboardInterrupt() | click.Abort():
+            kept = given[0] in _RESUMABLE and "--dry-run" not in given
+            message = "stopped; the same command goes on from what is saved." if kept else "stopped."
+            return message, EXIT_INTERRUPTED, RunInterrupted.__name__
+        case click.ClickException():
+            return error.format_message(), EXIT_USAGE, UsageError.__name__
+        case CompressError():
+            return _own_words(error), error.exit_code, type(error).__name__
+        case OSError():
+            file, what = error.filename or "a file", error.strerror or error
+            return f"{file}: {what}; check the disk and its permissions.", EXIT_USAGE, OSError.__name__
+    # A mistake of ours; the user still gets one line, and the way to the rest.
+    message = f"internal {type(error).__name__}: {_own_words(error)}. Run again with --debug and report the traceback."
+    return message, EXIT_USAGE, "InternalError"
 
 
-def _own_words(error: Exception) -> str:
+def _own_words(error: BaseException) -> str:
     """Return the message as raised; from a loader process torch wraps it into that process's traceback."""
     text = str(error)
     if "Original Traceback" not in text:

@@ -31,6 +31,7 @@ from vitcompress.pipeline.api.arguments import (
     request_of,
 )
 from vitcompress.pipeline.api.bundle import Bundle
+from vitcompress.pipeline.api.summary import RunSummary, summary_of
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
 
@@ -81,6 +82,11 @@ class Run:
     def page(self) -> Path:
         """The report as a page, report.html."""
         return self.folder / "report" / "report.html"
+
+    @property
+    def summary(self) -> RunSummary:
+        """What `compress run --json` prints: verdict, paths, and accuracy and latency of each artifact."""
+        return summary_of(self.report, self.page, self.folder)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 import vitcompress as vc
 from vitcompress.core.errors import EXIT_OK, UsageError
+from vitcompress.core.terminal import console
 from vitcompress.pipeline.api.arguments import console_of
+from vitcompress.pipeline.commands.output import json_option, put
 from vitcompress.pipeline.options import FOLDER, verbose_option
 
 
@@ -28,7 +29,8 @@ from vitcompress.pipeline.options import FOLDER, verbose_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="With --model.  [default: auto]")
 @click.option("-o", "--output", type=FOLDER, help="With --model: where to.  [default: runs/analysis-MODEL-DATA]")
 @verbose_option
-def analyze(run_directory: Path | None, images: int | None, verbose: bool, **given: Any) -> int:
+@json_option
+def analyze(run_directory: Path | None, images: int | None, verbose: bool, as_json: bool, **given: Any) -> int:
     """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
     from vitcompress.pipeline.report import terminal
 
@@ -39,7 +41,9 @@ def analyze(run_directory: Path | None, images: int | None, verbose: bool, **giv
         found = vc.analyze(run_directory, images, verbose=verbose)
     else:
         found = _analyze_model(images, **given)
-    Console().print(terminal.analysis(found.document))
+    if as_json:
+        return put("analyze", {"folder": found.folder, "analysis": found.document})
+    console().print(terminal.analysis(found.document))
     click.echo(f"analysis {found.folder}")
     return EXIT_OK
 

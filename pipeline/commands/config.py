@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from vitcompress.core.errors import EXIT_OK
+from vitcompress.core.terminal import console
 from vitcompress.pipeline.api.arguments import console_of, request_of
+from vitcompress.pipeline.commands.output import json_option, put
 from vitcompress.pipeline.options import config_options, run_options
 
 
@@ -20,10 +21,13 @@ def config() -> None:
 
 
 @config.command("schema")
-def config_schema() -> int:
+@json_option
+def config_schema(as_json: bool) -> int:
     """Print the JSON Schema of config files, by which editors complete and check YAML."""
     from vitcompress.pipeline.config.show import schema
 
+    if as_json:
+        return put("config-schema", {"json_schema": schema()})
     click.echo(json.dumps(schema(), indent=2))
     return EXIT_OK
 
@@ -31,11 +35,9 @@ def config_schema() -> int:
 @config.command("show")
 @config_options
 @run_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON list of all settings.")
+@json_option
 def config_show(output: Path | None, num_processes: int, as_json: bool, **given: Any) -> int:
     """Print each setting that a run with these options would use, where it comes from, and why it was decided so."""
-    from dataclasses import asdict
-
     from vitcompress.pipeline.config import requested_config, requested_layers
     from vitcompress.pipeline.config.show import settings, table
     from vitcompress.pipeline.preview import preview
@@ -44,7 +46,6 @@ def config_show(output: Path | None, num_processes: int, as_json: bool, **given:
     with preview(requested_config(**asked), output, num_processes, console_of(True)) as found:
         rows = settings(found.asked, found.config, found.choices, requested_layers(**asked))
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        Console().print(table(rows))
+        return put("config-show", {"settings": rows})
+    console().print(table(rows))
     return EXIT_OK

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 import vitcompress as vc
 from vitcompress.core.errors import EXIT_OK, UsageError
-from vitcompress.pipeline.commands.output import show
+from vitcompress.core.terminal import console
+from vitcompress.pipeline.commands.output import json_option, put, show
 from vitcompress.pipeline.options import FOLDER, settings_option, verbose_option
 
 
@@ -23,9 +23,10 @@ from vitcompress.pipeline.options import FOLDER, settings_option, verbose_option
 @click.option("--add", type=FOLDER, metavar="FILE", help="Give RUN what another machine measured; measure nothing.")
 @settings_option("A setting of verify or gates.")
 @verbose_option
-def verify(folder: Path, **given: Any) -> int:
+@json_option
+def verify(folder: Path, as_json: bool, **given: Any) -> int:
     """Measure and judge a RUN again; or its BUNDLE on another machine, without the run and without torch."""
-    return show(vc.verify(folder, **given))
+    return show(vc.verify(folder, **given), as_json)
 
 
 @click.command()
@@ -41,19 +42,25 @@ def verify(folder: Path, **given: Any) -> int:
 @click.option(
     "-o", "--output", type=FOLDER, help="Folder for check.json, check.md, check.junit.xml.  [default: report's]"
 )
-def check(run_directory: Path, baseline: Path, update: bool, force: bool, **given: Any) -> int:
+@json_option
+def check(run_directory: Path, baseline: Path, update: bool, force: bool, as_json: bool, **given: Any) -> int:
     """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size."""
     from vitcompress.pipeline.check.tell import show as show_check
 
     if update:
         if any(given.values()):
             raise UsageError("--set and --output say how to compare, and --update compares nothing; leave them out.")
-        for line in vc.update_baseline(run_directory, baseline, force=force):
-            click.echo(line)
+        lines = vc.update_baseline(run_directory, baseline, force=force)
+        if as_json:
+            return put("check-update", {"baseline": baseline, "lines": lines})
+        click.echo("\n".join(lines))
         return EXIT_OK
     if force:
         raise UsageError("--force goes with --update alone; leave it out.")
     found = vc.check(run_directory, baseline, **given)
-    show_check(found.document, Console())
+    code = int(found.document["verdict"]["exit_code"])
+    if as_json:
+        return put("check", found.document | {"folder": found.folder}, code)
+    show_check(found.document, console())
     click.echo(f"check    {found.folder / 'check.md'}")
-    return int(found.document["verdict"]["exit_code"])
+    return code

@@ -6,7 +6,10 @@ import ast
 import inspect
 import json
 import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel
 
@@ -17,32 +20,49 @@ from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 PATH = Path(__file__).resolve().parents[2] / "docs" / "schemas" / f"report-{SCHEMA_VERSION}.schema.json"
 
 
-def text() -> str:
-    """Return the JSON Schema 2020-12 of a written report, every key described in the words of the code."""
-    found = Report.model_json_schema(mode="serialization")
-    models = {model.__name__: model for model in _descendants(Record)}
-    for name, part in [(Report.__name__, found), *found["$defs"].items()]:
+def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) -> str:
+    """Return the JSON Schema 2020-12 of a written report, or another record, described in the words of the code.
+
+    ``head`` are keys that stand before the record's own, with the only value that each has.
+    """
+    found = model.model_json_schema(mode="serialization")
+    models = {kind.__name__: kind for kind in _classes(model)}
+    for name, part in [(model.__name__, found), *found.get("$defs", {}).items()]:
         for field, words in _descriptions(models[name]).items():
-            part["properties"][field]["description"] = words
+            if field in part["properties"]:  # a class variable is none
+                part["properties"][field]["description"] = words
+    for key, value in reversed((head or {}).items()):
+        found["properties"] = {key: {"const": value}, **found["properties"]}
+        found["required"] = [key, *found.get("required", ())]
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _descendants(model: type[BaseModel]) -> list[type[BaseModel]]:
-    return [one for child in model.__subclasses__() for one in (child, *_descendants(child))]
+def _classes(kind: Any) -> Iterator[type]:
+    """Yield the records and dataclasses that a type is made of, itself included."""
+    inner = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        inner = tuple(field.annotation for field in kind.model_fields.values())
+        yield kind
+    elif isinstance(kind, type) and is_dataclass(kind):
+        inner = tuple(get_type_hints(kind).values())
+        yield kind
+    for part in inner:
+        yield from _classes(part)
 
 
-def _descriptions(model: type[BaseModel]) -> dict[str, str]:
+def _descriptions(model: type) -> dict[str, str]:
     """Return the docstring under each field, in the class itself or in one that it builds on."""
     found: dict[str, str] = {}
-    for base in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
+    above = model.__mro__.index(BaseModel if issubclass(model, BaseModel) else object)
+    for base in reversed(model.__mro__[:above]):
         (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(body, ast.ClassDef)  # noqa: S101 - it is the source of a class
         for field, below in zip(body.body, body.body[1:], strict=False):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
                 found[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[attr-defined]
-    return {name: words for name, words in found.items() if name in model.model_fields}
+    return found
 
 
 if __name__ == "__main__":
