@@ -7,22 +7,19 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NoReturn
+from functools import partial
+from typing import Any, NoReturn
 
 import click
 
-from vitcompress.core.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_NO_READER,
-    EXIT_OK,
-    EXIT_USAGE,
-    CompressError,
-    RunInterrupted,
-    UsageError,
-)
+from vitcompress.core import errors
+from vitcompress.core.errors import CompressError, RunInterrupted, UsageError
 from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
+from vitcompress.core.renamed import OldName, new_option
 from vitcompress.core.signals import STOPPING, on_request
 from vitcompress.core.terminal import quiet_bars
 from vitcompress.pipeline.api.arguments import COMMAND, command_line
@@ -43,7 +40,7 @@ from vitcompress.pipeline.commands.completion import COMPLETION, offer
 from vitcompress.pipeline.commands.output import answers_alone, put
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": new_option})
 @click.version_option(package_name="vitcompress", prog_name="compress")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 def cli(debug: bool) -> None:
@@ -78,8 +75,17 @@ def main(arguments: list[str] | None = None) -> None:
         offer(cli)
     # A shell's background job ignores SIGINT, and is left to.
     watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    with on_request(_interrupt, watched), answers_alone() if as_json else nullcontext():
+    with on_request(_interrupt, watched), answers_alone() if as_json else nullcontext(), warnings.catch_warnings():
+        warnings.showwarning = partial(_warn, warnings.showwarning)
         _main([word for word in given if word != "--debug"], debug, as_json)
+
+
+def _warn(usual: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Say that a name is an old one, without the place in the code; show other warnings as usual."""
+    if category is OldName:
+        click.echo(f"warning: {message}", err=True)
+    else:
+        usual(message, category, *place)
 
 
 def _main(given: list[str], debug: bool, as_json: bool) -> NoReturn:
@@ -90,20 +96,20 @@ def _main(given: list[str], debug: bool, as_json: bool) -> NoReturn:
         sys.exit(stop.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        sys.exit(EXIT_USAGE)
+        sys.exit(errors.EXIT_USAGE)
     except SystemExit as stop:  # click's own 1 is for a reader of stdout that left
-        sys.exit(EXIT_NO_READER if stop.code == 1 else stop.code)
+        sys.exit(errors.EXIT_NO_READER if stop.code == 1 else stop.code)
     except (KeyboardInterrupt, Exception) as error:
         message, code, kind = _explained(error, given)
         if debug:
             traceback.print_exc()
-        if code == EXIT_INTERRUPTED and rank():
+        if code == errors.EXIT_INTERRUPTED and rank():
             sys.exit(code)  # the main process says it
         who = f"rank {rank()}: " if world_size() > 1 else ""
-        click.echo(who + (f"error: {message}" if code != EXIT_INTERRUPTED else message), err=True)
+        click.echo(who + (f"error: {message}" if code != errors.EXIT_INTERRUPTED else message), err=True)
         if as_json and rank() == 0:
             put("error", {"error": {"message": message, "kind": kind, "exit_code": code}})
-    sys.exit(code if isinstance(code, int) else EXIT_OK)
+    sys.exit(code if isinstance(code, int) else errors.EXIT_OK)
 
 
 _RESUMABLE = {"run", "export", "verify", "analyze"}
@@ -119,17 +125,17 @@ def _explained(error: BaseException, given: list[str]) -> tuple[str, int, str]:
         case KeyboardInterrupt() | click.Abort():
             kept = given[0] in _RESUMABLE and "--dry-run" not in given
             message = "stopped; the same command goes on from what is saved." if kept else "stopped."
-            return message, EXIT_INTERRUPTED, RunInterrupted.__name__
+            return message, errors.EXIT_INTERRUPTED, RunInterrupted.__name__
         case click.ClickException():
-            return error.format_message(), EXIT_USAGE, UsageError.__name__
+            return error.format_message(), errors.EXIT_USAGE, UsageError.__name__
         case CompressError():
             return _own_words(error), error.exit_code, type(error).__name__
         case OSError():
             file, what = error.filename or "a file", error.strerror or error
-            return f"{file}: {what}; check the disk and its permissions.", EXIT_USAGE, OSError.__name__
+            return f"{file}: {what}; check the disk and its permissions.", errors.EXIT_USAGE, OSError.__name__
     # A mistake of ours; the user still gets one line, and the way to the rest.
     message = f"internal {type(error).__name__}: {_own_words(error)}. Run again with --debug and report the traceback."
-    return message, EXIT_USAGE, "InternalError"
+    return message, errors.EXIT_USAGE, "InternalError"
 
 
 def _own_words(error: BaseException) -> str:

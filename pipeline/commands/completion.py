@@ -40,20 +40,10 @@ def _models() -> Iterator[str]:
         yield from _MODEL.findall(file.read_text(encoding="utf-8"))
 
 
-def _recipes() -> Iterable[str]:
-    return sorted(file.stem for file in Path(__file__).parents[1].glob("recipes/*.yaml"))
-
-
 def _targets() -> Iterable[str]:
     from vitcompress.exporters.targets import registered
 
     return registered()
-
-
-def _precisions() -> Iterable[str]:
-    from vitcompress.core.artifact_records import Precision
-
-    return get_args(Precision)
 
 
 def _settings() -> Iterator[str]:
@@ -71,10 +61,10 @@ def _settings() -> Iterator[str]:
 
 
 OFFERED: dict[str, Callable[[], Iterable[str]]] = {
-    "--config": _recipes,
+    "--config": lambda: sorted(file.stem for file in Path(__file__).parents[1].glob("recipes/*.yaml")),
     "--control": lambda: ("labels", "none"),
     "--data": lambda: ("digits",),
-    "--precision": _precisions,
+    "--precision": lambda: ("fp32", "fp16", "int8", "int8-qat", "bf16", "fp8", "int4"),
     "--projector": lambda: ("fold", "keep", "auto"),
     "--set": _settings,
     "--strategy": lambda: ("plain", "lift", "widelast", "uniform", "auto"),
@@ -85,7 +75,7 @@ OFFERED: dict[str, Callable[[], Iterable[str]]] = {
     "analyze --model": _models,
     "models pattern": _models,
     "predict --model": lambda: ("onnx", "engine"),
-    "show name": _recipes,
+    "show name": lambda: OFFERED["--config"](),
     "install name": _targets,
     "remove name": _targets,
 }

@@ -1,22 +1,29 @@
-"""What commands print with --json: of each its Record, whose JSON Schema is in docs/schemas.
+"""What commands print with --json: a Record each, of one key or more.
 
+`python -m vitcompress.pipeline.commands.documents` writes their JSON Schemas to docs/schemas.
 No key is renamed or dropped, and none changes its meaning, without a higher version in ``VERSIONS``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, create_model
+
+from vitcompress.core.files import write_atomic
 from vitcompress.core.record import Record
 from vitcompress.core.records import Cost
 from vitcompress.pipeline.api.packing import Packed
-from vitcompress.pipeline.api.summary import RunSummary
+from vitcompress.pipeline.api.runs import RunSummary
 from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.commands.output import VERSIONS
 from vitcompress.pipeline.config.show import Setting
 from vitcompress.pipeline.doctor.machine import Finding
 from vitcompress.pipeline.predictions import Predicted
-from vitcompress.pipeline.report.shape import Gate, Quantity, Verdict
+from vitcompress.pipeline.report.schema_file import PATH, text
+from vitcompress.pipeline.report.shape import Gate, Verdict
 
 
 class Failure(Record):
@@ -28,21 +35,6 @@ class Failure(Record):
     """The exception of the Python interface, such as ``UsageError``; ``OSError`` of a disk or a file;
     ``InternalError`` for a mistake of this program."""
     exit_code: int
-
-
-class Failed(Record):
-    """What stands in the place of any command's document where it has none."""
-
-    error: Failure
-
-
-class AnalysisFound(Record):
-    """`compress analyze`: what features look like, and what they advise."""
-
-    folder: Path
-    """Where analysis.json, tables and figures are."""
-    analysis: dict[str, Any]
-    """All that analysis.json holds; docs/analysis.md explains its keys."""
 
 
 class CheckFound(Record):
@@ -64,57 +56,6 @@ class CheckFound(Record):
     """Where check.json, check.md and check.junit.xml are."""
 
 
-class BaselineUpdated(Record):
-    """`compress check --update`: the new baseline."""
-
-    baseline: Path
-    lines: list[str]
-    """What was done, and each thing that changed, in words."""
-
-
-class RunsCompared(Record):
-    """`compress compare`: all that compare.json holds."""
-
-    kind: Literal["compress-comparison"]
-    schema_version: Literal[2]
-    warnings: list[str]
-    conclusions: list[str]
-    runs: list[dict[str, Any]]
-    """Names, numbers with their intervals, ``pareto_optimal``, ``dominated_by`` and the ``reason`` of no place."""
-    written: list[Path]
-    """Files of --output."""
-
-
-class TargetRow(Record):
-    """One measured artifact; sizes and memory in bytes, times in milliseconds."""
-
-    artifact: str
-    """Its name in gates, such as ``onnx-fp16``."""
-    target: str
-    name: str
-    model: str
-    runtime: str
-    precision: str
-    top1: Quantity
-    drop: Quantity
-    agreement: Quantity
-    ms: Quantity
-    images_per_second: float | None
-    file: Quantity
-    package: Quantity
-    cold_start: Quantity
-    memory: Quantity
-    energy: Quantity
-    """Joules an image."""
-    not_in_bundle: str
-    """Why it is not in the bundle; empty where it is."""
-    reason: str
-    misses: list[dict[str, str | float | None]]
-    """``what`` does not fit, limits and gates, and ``by`` which part of the limit; null where that is no number."""
-    pareto: bool
-    """Whether no other is better in score, latency and size together."""
-
-
 class TargetsCompared(Record):
     """`compress compare-targets`: what ``vitcompress.compare_targets`` returns."""
 
@@ -128,30 +69,10 @@ class TargetsCompared(Record):
     chosen: str | None
     """The artifact to deploy; None, and exit code 1, where none fits."""
     sentence: str
-    artifacts: list[TargetRow]
+    artifacts: list[dict[str, Any]]
+    """Of each its numbers, what it ``misses``, and whether it is ``pareto``-best: docs/compare-targets.md."""
     unmeasured: list[dict[str, str]]
     """``name`` and ``reason``."""
-
-
-class ConfigSchema(Record):
-    """`compress config schema`."""
-
-    json_schema: dict[str, Any]
-    """Of config files."""
-
-
-class Settings(Record):
-    """`compress config show`."""
-
-    settings: list[Setting]
-
-
-class Examined(Record):
-    """`compress doctor`."""
-
-    healthy: bool
-    """Whether nothing is ``broken``; else the exit code is 3."""
-    findings: list[Finding]
 
 
 class RunPlanned(Record):
@@ -170,78 +91,63 @@ class RunPlanned(Record):
     elsewhere: dict[str, tuple[float, float]]
     """Fewest and most hours of each on the machines of --on, by a model; empty without."""
     device: str
-    decisions: list[Setting]
-    """What was left to "auto", in words."""
     config: dict[str, Any]
-    """What config.yaml would hold."""
+    """What config.yaml would hold; `compress config show --json` has the reasons."""
     warnings: list[str]
     notes: list[str]
 
 
-class Models(Record):
-    """`compress models`."""
-
-    models: list[str]
-
-
-class Recipes(Record):
-    """`compress recipes`."""
-
-    recipes: dict[str, str]
-    """Name, and what it is for."""
+def _of(name: str, words: str, /, **keys: Any) -> type[Record]:
+    """Return a record of a few keys, of these types."""
+    fields: dict[str, Any] = {key: (kind, ...) for key, kind in keys.items()}
+    return create_model(name, __base__=Record, __doc__=words, **fields)
 
 
-class Recipe(Record):
-    """`compress recipes show`."""
-
-    text: str
-    """As written, with comments."""
-    settings: dict[str, Any]
-
-
-class TargetState(Record):
-    """A target, and whether it can be built here."""
-
-    name: str
-    title: str
-    usable: bool
-    why: str
-    """What builds it, or what is missing."""
-
-
-class Targets(Record):
-    """`compress target list`."""
-
-    targets: list[TargetState]
-
-
-class TargetEnvironment(Record):
-    """`compress target install` and `remove`."""
-
-    environment: Path
-    installed: bool
-    changed: bool
-    """Whether this command did that; else it was so."""
-
-
+Told = Annotated[list[str], Field(description="What was done, and each thing that changed, in words.")]
+Installed = Annotated[bool, Field(description="Whether this command did it; else it was so.")]
+Healthy = Annotated[bool, Field(description="Whether nothing is ``broken``; else the exit code is 3.")]
+TargetState = _of("TargetState", "A target, and what is missing.", name=str, title=str, usable=bool, why=str)
 DOCUMENTS: dict[str, type[Record]] = {
-    "analyze": AnalysisFound,
+    "analyze": _of("Analyzed", "`compress analyze`; keys: docs/analysis.md.", folder=Path, analysis=dict[str, Any]),
     "check": CheckFound,
-    "check-update": BaselineUpdated,
-    "compare": RunsCompared,
+    "check-update": _of("Updated", "`compress check --update`.", baseline=Path, lines=Told),
+    "compare": _of(
+        "Compared",
+        "`compress compare`: what compare.json holds, and the files of --output.",
+        kind=Literal["compress-comparison"],
+        schema_version=Literal[2],
+        warnings=list[str],
+        conclusions=list[str],
+        runs=list[dict[str, Any]],
+        written=list[Path],
+    ),
     "compare-targets": TargetsCompared,
-    "config-schema": ConfigSchema,
-    "config-show": Settings,
+    "config-schema": _of("ConfigSchema", "`compress config schema`: of config files.", json_schema=dict[str, Any]),
+    "config-show": _of("Settings", "`compress config show`: every setting of a run.", settings=list[Setting]),
     "data-pack": Packed,
-    "doctor": Examined,
+    "doctor": _of("Examined", "`compress doctor`.", healthy=Healthy, findings=list[Finding]),
     "dry-run": RunPlanned,
-    "error": Failed,
-    "models": Models,
+    "error": _of("Failed", "In the place of the document of any command that has none.", error=Failure),
+    "models": _of("Models", "`compress models`: names of timm.", models=list[str]),
     "predict": Predicted,
-    "recipes": Recipes,
-    "recipes-show": Recipe,
+    "recipes": _of("Recipes", "`compress recipes`: name, and what it is for.", recipes=dict[str, str]),
+    "recipes-show": _of("Recipe", "`compress recipes show`.", text=str, settings=dict[str, Any]),
     "run": RunSummary,
-    "target-environment": TargetEnvironment,
-    "target-list": Targets,
+    "target-environment": _of(
+        "Environment", "`compress target install`, `remove`.", environment=Path, installed=bool, changed=Installed
+    ),
+    "target-list": _of("Targets", "`compress target list`.", targets=list[TargetState]),  # type: ignore[valid-type]
 }
 """By the name of the schema. `export` and `verify` give the document of `run`."""
+
+
+def schema_files() -> Iterator[tuple[Path, str]]:
+    """Yield ``docs/schemas/SCHEMA-VERSION.schema.json`` of every document, and what is to stand in it."""
+    for schema, record in DOCUMENTS.items():
+        version = VERSIONS.get(schema, 1)
+        yield PATH.with_name(f"{schema}-{version}.schema.json"), text(record, {"schema": schema, "version": version})
+
+
+if __name__ == "__main__":
+    for path, content in schema_files():
+        write_atomic(path, content)

@@ -11,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vitcompress.core.words import duration, size
-from vitcompress.pipeline.config.show import Setting
 from vitcompress.pipeline.cost_model import (
     BETWEEN_MACHINES,
     CORES_A_CARD,
@@ -84,7 +83,6 @@ def planned(found: DryRun, cluster: Cluster | None) -> dict[str, Any]:
         "trainings": {one.name: one.seconds for one in found.trainings},
         "elsewhere": {fast.work.name: (fast.hours, slow.hours) for fast, slow in pairs},
         "device": found.device,
-        "decisions": [Setting(one.key, str(one), "decided", one.reason) for one in found.choices],
         "config": found.config.model_dump(mode="json"),
         "warnings": _warnings(found),
         "notes": list(found.notes),

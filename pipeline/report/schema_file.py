@@ -6,10 +6,9 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -26,10 +25,10 @@ def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) ->
     ``head`` are keys that stand before the record's own, with the only value that each has.
     """
     found = model.model_json_schema(mode="serialization")
-    models = {kind.__name__: kind for kind in _classes(model)}
+    models = {kind.__name__: kind for kind in _descendants(Record)}
     for name, part in [(model.__name__, found), *found.get("$defs", {}).items()]:
-        for field, words in _descriptions(models[name]).items():
-            if field in part["properties"]:  # a class variable is none
+        for field, words in _descriptions(models.get(name, Record)).items():
+            if field in part["properties"]:  # no class variable
                 part["properties"][field]["description"] = words
     for key, value in reversed((head or {}).items()):
         found["properties"] = {key: {"const": value}, **found["properties"]}
@@ -38,25 +37,18 @@ def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) ->
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _classes(kind: Any) -> Iterator[type]:
-    """Yield the records and dataclasses that a type is made of, itself included."""
-    inner = get_args(kind)
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        inner = tuple(field.annotation for field in kind.model_fields.values())
-        yield kind
-    elif isinstance(kind, type) and is_dataclass(kind):
-        inner = tuple(get_type_hints(kind).values())
-        yield kind
-    for part in inner:
-        yield from _classes(part)
+def _descendants(model: type[BaseModel]) -> list[type[BaseModel]]:
+    return [one for child in model.__subclasses__() for one in (child, *_descendants(child))]
 
 
-def _descriptions(model: type) -> dict[str, str]:
+def _descriptions(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field, in the class itself or in one that it builds on."""
     found: dict[str, str] = {}
-    above = model.__mro__.index(BaseModel if issubclass(model, BaseModel) else object)
-    for base in reversed(model.__mro__[:above]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+    for base in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
+        try:
+            (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except OSError:  # pydantic.create_model made it
+            continue
         assert isinstance(body, ast.ClassDef)  # noqa: S101 - it is the source of a class
         for field, below in zip(body.body, body.body[1:], strict=False):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
