@@ -20,12 +20,27 @@ from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_GATE_FAILED = 1
+EXIT_USAGE = 2
+EXIT_ENVIRONMENT = 3
+EXIT_PROCESS_LOST = 75
+EXIT_INTERRUPTED = 130
+EXIT_NO_READER = 141
+EXIT_CODES = {
+    EXIT_OK: "done, and no gate failed",
+    EXIT_GATE_FAILED: "a gate or a check failed, no artifact fits the budget, or a result failed its own check",
+    EXIT_USAGE: "bad usage, config or data; a file that cannot be read or written; or a mistake of this program",
+    EXIT_ENVIRONMENT: "something asked for is not on this machine, or is broken there",
+    EXIT_PROCESS_LOST: "another process of the same training is gone, and says why",
+    EXIT_INTERRUPTED: "stopped by SIGINT or SIGTERM; the same command resumes",
+    EXIT_NO_READER: "what read stdout has left, as of `compress models | head -n 1`",
+}
+"""Every code that `compress` ends with, and what it says; none ever changes its meaning (docs/machine-readable.md)."""
 
 
 class CompressError(Exception):
     """Base of every error that is the user's to solve: printed without a traceback."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class UsageError(CompressError):
@@ -43,19 +58,19 @@ class BundleError(CompressError):
 class ResultError(CompressError):
     """A result of this program failed its own check, so nothing was made of it."""
 
-    exit_code = 1
+    exit_code = EXIT_GATE_FAILED
 
 
 class EnvironmentLacksError(CompressError):
     """Something that was asked for is not on this machine."""
 
-    exit_code = 3
+    exit_code = EXIT_ENVIRONMENT
 
 
 class ProcessLost(CompressError):  # noqa: N818 - it tells of an error elsewhere
     """Another process of the same training is gone; that one's own message, or its launcher's, says why."""
 
-    exit_code = 75
+    exit_code = EXIT_PROCESS_LOST
 
 
 class LeftToMain(Exception):  # noqa: N818 - control flow, no error
@@ -65,7 +80,7 @@ class LeftToMain(Exception):  # noqa: N818 - control flow, no error
 class RunInterrupted(CompressError):  # noqa: N818 - stopping on request is no error
     """Stopped on request (SIGINT); the same command resumes."""
 
-    exit_code = 130
+    exit_code = EXIT_INTERRUPTED
 
 
 def nearest(given: str, allowed: Iterable[str], count: int = 5) -> str:

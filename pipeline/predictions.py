@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 import click
 
-from vitcompress.core.errors import DataError
+from vitcompress.core.errors import EXIT_OK, DataError
+from vitcompress.core.record import Record
 from vitcompress.exporters.predict import Prediction
+from vitcompress.pipeline.commands.output import put
 
 
-def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
-    """Print a line an image, its path and labels or JSON; at the end a DataError names those that could not be read."""
+class Predicted(Record):
+    """`compress predict`: one image, in one line. Keys that say nothing are left out."""
+
+    path: str
+    labels: list[dict[str, str | float]] | None = None
+    """``label`` and ``probability`` of 1, the likeliest first; empty where the image cannot be read."""
+    embedding: list[float] | None = None
+    """In place of labels, of a bundle that gives embeddings: of length 1."""
+    error: str | None = None
+    """Why the image cannot be read; the exit code is 2 then."""
+
+
+def tell(predictions: Iterable[Prediction], as_json: bool) -> int:
+    """Print a line an image, its path and labels or JSON; at the end a DataError names those that could not be read.
+
+    As JSON each line of those has said it, and the exit code is returned.
+    """
     unread: list[str] = []
     done = 0
     for found in predictions:
@@ -20,19 +36,23 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
             unread.append(found.error)
         else:
             done += 1
-        if found.embedding is not None:
-            click.echo(json.dumps({"path": str(found.path), "embedding": found.embedding.tolist()}))
+        path, vector = str(found.path), found.embedding
+        labels = [{"label": label, "probability": share} for label, share in found.classes]
+        if vector is not None:
+            put("predict", Predicted(path=path, embedding=vector.tolist()), line=True)
         elif as_json:
-            labels = [{"label": label, "probability": share} for label, share in found.classes]
-            error = {"error": found.error} if found.error else {}
-            click.echo(json.dumps({"path": str(found.path), "labels": labels, **error}))
+            put("predict", Predicted(path=path, labels=labels, error=found.error or None), line=True)
         elif not found.error:
             shares = "  ".join(f"{label} {share:.1%}" for label, share in found.classes)
-            click.echo(f"{found.path}  {shares}")
+            click.echo(f"{path}  {shares}")
+    if not unread:
+        return EXIT_OK
     if len(unread) > 1:
         click.echo("\n".join(unread), err=True)
-        raise DataError(
-            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
-        )
-    if unread:
-        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])
+        message = f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
+    else:
+        message = f"{unread[0]} All others ({done}) were classified." if done else unread[0]
+    if not as_json:
+        raise DataError(message)
+    click.echo(f"error: {message}", err=True)
+    return DataError.exit_code

@@ -99,7 +99,7 @@ class Runner:
         idle, before = stage.idle(config), self.run.stage_state(stage.name)
         if not idle:
             self._attempt(stage.name, before, "running", print_of)
-            if self.console.is_terminal:  # until the stage's bar or its next line is printed over it
+            if self.console.is_interactive:  # until the stage's bar or its next line is printed over it
                 self.console.print(f"{stage.name:<8} ...", end="\r", highlight=False)
         started = time.monotonic()
         try:

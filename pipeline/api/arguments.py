@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.terminal import console
 
 PathLike = str | os.PathLike[str]
 Settings = Mapping[str, Any] | Sequence[str]
@@ -60,7 +61,7 @@ def command_of(call: str) -> str:
 
 def console_of(progress: bool) -> Console:
     """Return where progress is printed: stderr, or nowhere; plain text in a notebook too."""
-    return Console(stderr=True, quiet=not progress, force_jupyter=False)
+    return console(stderr=True, quiet=not progress)
 
 
 def comma_list(value: str | Sequence[str] | None) -> str | None:

@@ -109,7 +109,8 @@ def analyze_module(
         names = tuple(tap if isinstance(tap, str) else f"tap {index}" for index, tap in enumerate(given))
         names = names or tuple(f"blocks.{index}" for index in range(shape_of_taps(tapped).depth))
     root = Path(output) if output is not None else Path("runs") / f"analysis-{name}"
-    bar = Progress(console=console_of(progress), transient=True)
+    shown = console_of(progress)
+    bar = Progress(console=shown, transient=True, disable=not shown.is_interactive)
     with bar:
         task = bar.add_task(f"reading {name}", total=count)
         result = measure_network(

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
 from vitcompress.core.pillow import hushed
+from vitcompress.core.record import Record
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.api.arguments import PathLike, Settings, assignments, console_of, request_of
 
 SIZE = 256
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(Record):
     """What :func:`vitcompress.pack` wrote."""
 
     folder: Path
@@ -96,4 +95,11 @@ def pack(
 
             written = write_pack(images, folder, source=config.data.source, size=size, advance=advance)
     held_out_bytes = sum(count for _, _, count in written.held_out)
-    return Packed(folder, written.images, written.pixel_bytes, size, len(written.held_out), held_out_bytes)
+    return Packed(
+        folder=folder,
+        images=written.images,
+        pixel_bytes=written.pixel_bytes,
+        size=size,
+        held_out=len(written.held_out),
+        held_out_bytes=held_out_bytes,
+    )

@@ -32,7 +32,7 @@ from vitcompress.pipeline.api.arguments import (
 )
 from vitcompress.pipeline.api.bundle import Bundle
 from vitcompress.pipeline.report.schema import load_report
-from vitcompress.pipeline.report.shape import Verdict
+from vitcompress.pipeline.report.shape import Finding, Gate, Headline, ModelRow, Score, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +41,37 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.distilling import Distilled
     from vitcompress.pipeline.api.given import Batches
     from vitcompress.stages.models.families.given import Tap
+
+
+class RunSummary(Record):
+    """What `compress run`, `export` and `verify` came to. Every number is that of report.json, which has the rest."""
+
+    folder: Path
+    """The run directory; of a bundle that is measured without its run, the folder of its report."""
+    report: Path
+    """report.json, by docs/schemas/report-4.schema.json."""
+    page: Path
+    bundle: Path | None
+    """What is deployed; None for one that is measured without its run."""
+    result: Path | None
+    """Of such a bundle: what the run takes, by `compress verify RUN --add`; else None."""
+    verdict: Verdict
+    """Its ``exit_code`` is that of the command."""
+    headline: Headline
+    score: Score
+    models: list[ModelRow]
+    """The teacher and every artifact: accuracy, latency, size; ``deployed`` is the recommended ONNX file."""
+    gates: list[Gate]
+    findings: list[Finding]
+    notes: list[str]
+
+
+def summary_of(report: dict[str, Any], page: Path, folder: Path, result: Path | None = None) -> RunSummary:
+    """Return the summary of a report that lies beside ``page``; ``result`` is what was measured without the run."""
+    bundle = None if result else folder / "bundle"
+    places = {"folder": folder, "report": page.with_suffix(".json"), "page": page, "bundle": bundle, "result": result}
+    parts = {name: report[name] for name in RunSummary.model_fields.keys() - places.keys()}
+    return RunSummary.model_validate(places | parts, strict=False)
 
 
 class Run:
@@ -81,6 +112,11 @@ class Run:
     def page(self) -> Path:
         """The report as a page, report.html."""
         return self.folder / "report" / "report.html"
+
+    @property
+    def summary(self) -> RunSummary:
+        """What `compress run --json` prints: verdict, paths, and accuracy and latency of each artifact."""
+        return summary_of(self.report, self.page, self.folder)
 
     @property
     def config(self) -> dict[str, Any]:

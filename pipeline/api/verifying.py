@@ -9,7 +9,7 @@ from typing import Any
 from vitcompress.core.errors import UsageError
 from vitcompress.core.pillow import hushed
 from vitcompress.pipeline.api.arguments import PathLike, Settings, assignments, command_of, console_of
-from vitcompress.pipeline.api.runs import Run, folder_of, step
+from vitcompress.pipeline.api.runs import Run, RunSummary, folder_of, step, summary_of
 from vitcompress.pipeline.doctor.folder import is_run
 from vitcompress.pipeline.report.shape import Verdict
 
@@ -34,6 +34,11 @@ class Verified:
     def page(self) -> Path:
         """The report as a page, report.html."""
         return self.folder / "report.html"
+
+    @property
+    def summary(self) -> RunSummary:
+        """What `compress verify BUNDLE --json` prints."""
+        return summary_of(self.report, self.page, self.folder, self.file)
 
 
 def verify(

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from vitcompress.core.errors import UsageError, nearest
 from vitcompress.core.network_names import origin_of
+from vitcompress.core.renamed import new_settings
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.model import CheckSettings, RunConfig
@@ -137,7 +138,7 @@ def load_layer(source: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"config '{source}' is {type(values).__name__}, not a mapping of settings.")
-    return values
+    return new_settings(values)
 
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
         if not text.strip():
             raise UsageError(f"--set '{pair}' has no value; write null where it is to have none.")
         values = merge(values, _nested(key.strip(), parse_yaml(text, f"--set '{pair}'")))
-    return values
+    return new_settings(values)
 
 
 def requested_layers(**given: Any) -> list[Layer]:

@@ -49,7 +49,7 @@ def settings(asked: RunConfig, config: RunConfig, choices: Sequence[Choice], lay
 
 def table(found: Sequence[Setting]) -> Table:
     """Return the settings for a terminal."""
-    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, expand=True)
+    grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     grid.add_column("setting", no_wrap=True)
     grid.add_column("value", overflow="fold", ratio=2)
     grid.add_column("from", overflow="fold", ratio=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -71,10 +71,28 @@ def tables(found: DryRun) -> RenderableType:
     return Group(*parts, *(Text(f"Note: {note}") for note in found.notes))
 
 
+def planned(found: DryRun, cluster: Cluster | None) -> dict[str, Any]:
+    """Return what `compress run --dry-run --json` prints."""
+    pairs = _pairs(found, cluster) if cluster else ()
+    return {
+        "folder": found.output,
+        "begun": found.begun,
+        "images": {"train": found.data.train_images, "val": found.data.val_images},
+        "networks": {one.name: one.cost for one in found.networks},
+        "seconds": total_seconds(found),
+        "trainings": {one.name: one.seconds for one in found.trainings},
+        "elsewhere": {fast.work.name: (fast.hours, slow.hours) for fast, slow in pairs},
+        "device": found.device,
+        "config": found.config.model_dump(mode="json"),
+        "warnings": _warnings(found),
+        "notes": list(found.notes),
+    }
+
+
 def elsewhere(found: DryRun, cluster: Cluster) -> RenderableType:
     """Return what the trainings would take on other machines, with everything that this takes for granted."""
     reached = {work.name: _fraction(work, found, cluster) for work in works_of(found)}
-    pairs = [_ends(work, cluster, reached[work.name]) for work in works_of(found)]
+    pairs = _pairs(found, cluster)
     title = f"On {cluster}, milliseconds of a step by what takes how long; by a model, not measured."
     parts: list[RenderableType] = [Text(title, style="bold"), terminal(Table("", _parts_of(cluster), pairs))]
     parts += [Text(line) for line in (_loading(pairs, cluster), _memory(found, cluster)) if line]
@@ -89,9 +107,10 @@ def _fraction(work: Work, found: DryRun, cluster: Cluster) -> Fraction:
     return fraction_of(cluster.card, cached=not live)
 
 
-def _ends(work: Work, cluster: Cluster, reached: Fraction) -> tuple[Estimate, Estimate]:
-    """Return the fastest and the slowest of what a work may take."""
-    return estimate(work, cluster, reached.high), estimate(work, cluster, reached.low)
+def _pairs(found: DryRun, cluster: Cluster) -> list[tuple[Estimate, Estimate]]:
+    """Return the fastest and the slowest of what each training may take."""
+    reached = [(work, _fraction(work, found, cluster)) for work in works_of(found)]
+    return [(estimate(work, cluster, one.high), estimate(work, cluster, one.low)) for work, one in reached]
 
 
 def _parts_of(cluster: Cluster) -> Sequence[Column]:

@@ -6,7 +6,9 @@ import ast
 import inspect
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -17,13 +19,20 @@ from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 PATH = Path(__file__).resolve().parents[2] / "docs" / "schemas" / f"report-{SCHEMA_VERSION}.schema.json"
 
 
-def text() -> str:
-    """Return the JSON Schema 2020-12 of a written report, every key described in the words of the code."""
-    found = Report.model_json_schema(mode="serialization")
-    models = {model.__name__: model for model in _descendants(Record)}
-    for name, part in [(Report.__name__, found), *found["$defs"].items()]:
-        for field, words in _descriptions(models[name]).items():
-            part["properties"][field]["description"] = words
+def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) -> str:
+    """Return the JSON Schema 2020-12 of a written report, or another record, described in the words of the code.
+
+    ``head`` are keys that stand before the record's own, with the only value that each has.
+    """
+    found = model.model_json_schema(mode="serialization")
+    models = {kind.__name__: kind for kind in _descendants(Record)}
+    for name, part in [(model.__name__, found), *found.get("$defs", {}).items()]:
+        for field, words in _descriptions(models.get(name, Record)).items():
+            if field in part["properties"]:  # no class variable
+                part["properties"][field]["description"] = words
+    for key, value in reversed((head or {}).items()):
+        found["properties"] = {key: {"const": value}, **found["properties"]}
+        found["required"] = [key, *found.get("required", ())]
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
@@ -36,13 +45,16 @@ def _descriptions(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field, in the class itself or in one that it builds on."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        try:
+            (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except OSError:  # pydantic.create_model made it
+            continue
         assert isinstance(body, ast.ClassDef)  # noqa: S101 - it is the source of a class
         for field, below in zip(body.body, body.body[1:], strict=False):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
                 found[field.target.id] = " ".join(str(below.value.value).split())  # type: ignore[attr-defined]
-    return {name: words for name, words in found.items() if name in model.model_fields}
+    return found
 
 
 if __name__ == "__main__":

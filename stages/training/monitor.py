@@ -37,5 +37,5 @@ def progress_bar(context: Context, figures: str = "") -> Bar:
         TimeRemainingColumn(),
         console=context.console,
         transient=True,
-        disable=not (context.console.is_terminal and context.rank == 0),
+        disable=not (context.console.is_interactive and context.rank == 0),
     )

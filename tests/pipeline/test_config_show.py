@@ -37,7 +37,7 @@ def test_each_setting_is_shown_with_where_it_comes_from(tmp_path: Path, monkeypa
     Path("own.yaml").write_text("distill: {tau: 2.0}\n")
     options = ("--teacher", "cait_s24", "--student", "deit_tiny", "--seed", "3", "--set", "distill.lr=auto")
     layers = ("--config", "digits", "--config", "own.yaml")
-    rows: list[dict[str, Any]] = json.loads(printed("show", "--json", *options, *layers))
+    rows: list[dict[str, Any]] = json.loads(printed("show", "--json", *options, *layers))["settings"]
     found = {row["key"]: row for row in rows}
     origins = {
         "seed": "--seed",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 
 from vitcompress.core.errors import EXIT_OK
+from vitcompress.pipeline.commands.output import json_option, put
 
 
 @click.group()
@@ -13,11 +16,16 @@ def target() -> None:
 
 
 @target.command("list")
-def target_list() -> int:
+@json_option
+def target_list(as_json: bool) -> int:
     """List the targets: whether they can be built here, or what is missing."""
     from vitcompress.exporters import targets
 
     known = targets.registered()
+    if as_json:
+        found = [(name, one.title, one.available()) for name, one in known.items()]
+        rows = [{"name": name, "title": title, "usable": here.yes, "why": here.why} for name, title, here in found]
+        return put("target-list", {"targets": rows})
     widest = max(map(len, known))
     for name, one in known.items():
         found = one.available()
@@ -27,21 +35,31 @@ def target_list() -> int:
 
 @target.command("install")
 @click.argument("name")
-def target_install(name: str) -> int:
+@json_option
+def target_install(name: str, as_json: bool) -> int:
     """Make the environment of the target NAME; this program's own stays as it is."""
     from vitcompress.exporters import environments, targets
 
-    made = environments.install(targets.get(name), click.echo)
-    click.echo(f"{'made    ' if made else 'is there'} {environments.environment(name)}")
-    return EXIT_OK
+    made = environments.install(targets.get(name), partial(click.echo, err=as_json))
+    return _told(name, True, made, "made    " if made else "is there", as_json)
 
 
 @target.command("remove")
 @click.argument("name")
-def target_remove(name: str) -> int:
+@json_option
+def target_remove(name: str, as_json: bool) -> int:
     """Delete the environment of the target NAME."""
     from vitcompress.exporters import environments, targets
 
     gone = environments.remove(targets.get(name))
-    click.echo(f"{'removed ' if gone else 'not here'} {environments.environment(name)}")
+    return _told(name, False, gone, "removed " if gone else "not here", as_json)
+
+
+def _told(name: str, installed: bool, changed: bool, word: str, as_json: bool) -> int:
+    from vitcompress.exporters.environments import environment
+
+    if as_json:
+        told = {"environment": environment(name), "installed": installed, "changed": changed}
+        return put("target-environment", told)
+    click.echo(f"{word} {environment(name)}")
     return EXIT_OK

@@ -1,30 +1,34 @@
-"""`compress compare` and `compress compare-targets`. Each imports what it needs, so that `--help` starts at once."""
+"""`compress compare` and `compress compare-targets`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
+from vitcompress.core.terminal import console
+from vitcompress.pipeline.commands.output import json_option, put
 from vitcompress.pipeline.options import FOLDER
 
 
 @click.command()
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, type=FOLDER)
 @click.option("-o", "--output", type=FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
-def compare(runs: tuple[Path, ...], output: Path | None) -> int:
+@json_option
+def compare(runs: tuple[Path, ...], output: Path | None, as_json: bool) -> int:
     """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
     from vitcompress.pipeline.compare import read, tell
 
     comparison = read.compared(runs)
-    Console().print(tell.terminal(comparison, read.standings(comparison)))
-    if output is not None:
-        for path in tell.write(comparison, output):
-            click.echo(f"wrote    {path}")
+    written = [] if output is None else tell.write(comparison, output)
+    found = read.standings(comparison)
+    if as_json:
+        return put("compare", tell.document(comparison, found) | {"written": written})
+    console().print(tell.terminal(comparison, found))
+    for path in written:
+        click.echo(f"wrote    {path}")
     return EXIT_OK
 
 
@@ -37,14 +41,14 @@ def compare(runs: tuple[Path, ...], output: Path | None) -> int:
 @click.option("--max-cold-start-ms", type=float, help="Longest import, load and first image, ms.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images a call.")
 @click.option("--machine", metavar="NAME", help="Another machine that measured the bundle.  [default: the run's own]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def compare_targets(run_directory: Path, as_json: bool, **given: Any) -> int:
     """Artifacts of a RUN side by side: which fit a budget, which are Pareto-best, and which one to deploy."""
     from vitcompress.pipeline.compare import targets, tell_targets
 
     found = targets.compare_targets(run_directory, **given)
+    code = EXIT_OK if found["chosen"] else EXIT_GATE_FAILED
     if as_json:
-        click.echo(json.dumps(found, indent=2, allow_nan=False))
-    else:
-        Console().print(tell_targets.terminal(found))
-    return EXIT_OK if found["chosen"] else EXIT_GATE_FAILED
+        return put("compare-targets", found, code)
+    console().print(tell_targets.terminal(found))
+    return code
