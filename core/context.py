@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 
@@ -28,6 +30,10 @@ class Context:
     console: Console = field(default_factory=lambda: Console(stderr=True))
     verbose: bool = True
     """Whether details are shown, or only what the reader must know."""
+    log: Callable[[str], None] = field(default=lambda text: None)
+    """Takes everything that is said, shown or not, for RUN/log.txt."""
+    track: Callable[[dict[str, Any]], None] | None = None
+    """Takes lines of metrics for trackers (``pipeline.tracking``); None where nothing is tracked."""
     rank: int = field(default_factory=rank)
     """This process among those that train together; 0 is the one that writes."""
 
@@ -37,6 +43,7 @@ class Context:
             raise LeftToMain
 
     def say(self, text: str) -> None:
-        """Print a line: always if it begins with ``note:`` or ``warning:``, otherwise as a detail."""
+        """Log a line, and print it: always if it begins with ``note:`` or ``warning:``, otherwise as a detail."""
+        self.log(f"  {text}")
         if self.verbose or text.startswith(("note:", "warning:")):
             self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)

@@ -70,6 +70,11 @@ config_options = _adding(
         "--image-size", type=int, metavar="N", help="Side of both networks' input, pixels.  [default: their own]"
     ),
     export_options,
+    click.option(
+        "--track",
+        metavar="LIST",
+        help="Send the run to wandb, mlflow, tensorboard, trackio, with commas.  [default: nowhere]",
+    ),
     click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
     click.option("--config", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."),
     settings_option("Any setting, e.g. distill.epochs=100."),

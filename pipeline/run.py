@@ -21,8 +21,12 @@ from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, w
 from vitcompress.pipeline.elsewhere.result import FOLDER, read_result, write_result
 from vitcompress.pipeline.plan import STAGES, with_needs
 from vitcompress.pipeline.report.files import report_if_complete, report_of
+from vitcompress.pipeline.report.terminal import text
 from vitcompress.pipeline.request import default_output, identity, refuse_inside_data
 from vitcompress.pipeline.runner import Runner, follow
+from vitcompress.pipeline.session import session
+from vitcompress.pipeline.tracking.config import TrackingConfig, require_trackers
+from vitcompress.pipeline.tracking.tracking import Tracking, tracking
 
 STEPS = {
     "analyze": ("dynamics", ("analysis",)),
@@ -32,7 +36,7 @@ STEPS = {
 """Of each single-step command: its last stage, and the sections that it may change: none that the training reads."""
 TRAINING_STAGES = ("data", "teacher", "student", "distill", "control")
 """Stages that a single step reads and never computes."""
-_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", ".lock")
+_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", "log.txt", ".lock")
 """All that a run has before its first computation."""
 
 
@@ -65,12 +69,14 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
 def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
     root = runner.run.root
     refuse_inside_data(root, config)
-    request = fingerprint(config, config.model_dump(mode="json"), [each.facts(config) for each in STAGES], world_size())
+    asked = config.model_copy(update={"tracking": TrackingConfig()})  # which asks nothing of the run itself
+    request = fingerprint(asked, asked.model_dump(mode="json"), [each.facts(config) for each in STAGES], world_size())
     known = _known_request(root, request)
     if known is not None:
-        with runner.run.locked():
+        require_trackers(config.tracking)
+        with session(runner, command):
             runner.line("run", str(root))
-            return _carry_out(runner, known, config, command)
+            return _carry_out(runner, known.model_copy(update={"tracking": config.tracking}), config, command)
     from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
     from vitcompress.pipeline.config.facts import Earlier, Facts
     from vitcompress.pipeline.config.networks import size_notes
@@ -85,15 +91,13 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
     except UsageError:
         remove_empty(absent)
         raise
-    with run.locked(), _undone_if_refused(run, absent if fresh else None):
+    with session(runner, command), _undone_if_refused(run, absent if fresh else None):
         runner.line("run", str(root))
         facts = facts.with_data(runner.stage("data", models), same_images="data" not in runner.computed)
         resolved, _ = decide(models, facts, WITH_DATA)
         for note in size_notes(config, resolved):
             runner.line("note", note)
-        write_atomic(run.root / "config.yaml", dump_yaml(resolved))
-        asked = config.model_dump(mode="json")
-        run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
+        _keep(run, resolved, asked=config.model_dump(mode="json"), request=request, command=command)
         _carry_out(runner, resolved, config, command)
 
 
@@ -102,18 +106,37 @@ def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: s
 
     In ``resolved`` all is decided but for what only the analysis of the teacher can.
     """
+    if runner.run.state()["resolved"] != resolved.model_dump(mode="json"):  # tracked to another place than before
+        _keep(runner.run, resolved)
+    with tracking(runner, resolved, asked) as trackers:
+        resolved = _stages(runner, resolved, asked, trackers)
+        report = report_of(runner, resolved, command)
+        trackers.report(report, runner.run.root / "report")
+    runner.log(text(report))
+
+
+def _stages(runner: Runner, resolved: RunConfig, asked: RunConfig, trackers: Tracking) -> RunConfig:
+    """Carry out all stages; return the config, in which the analysis may have decided something."""
     collective = [stage.name for stage in STAGES if stage.collective and not stage.unasked(resolved)]
     for stage in STAGES:
         if stage.name in runner.records or stage.unasked(resolved):
             continue
         if stage.name == "student":
             resolved = _with_strategy(runner, resolved, asked)
+        if resolved.student.strategy != "auto":
+            trackers.config(resolved)
         runner.stage(stage.name, resolved)
         if runner.together and stage.name == collective[-1]:
             runner.together.dismiss()
     if not runner.computed:
         runner.line("run", "nothing to recompute: every stage is reused")
-    report_of(runner, resolved, command)
+    return resolved
+
+
+def _keep(run: RunDirectory, resolved: RunConfig, **more: Any) -> None:
+    """Write the resolved config, for the user and for the next command; ``more`` is remembered beside it."""
+    write_atomic(run.root / "config.yaml", dump_yaml(resolved))
+    run.remember(resolved=resolved.model_dump(mode="json"), **more)
 
 
 def run_step(
@@ -133,8 +156,9 @@ def run_step(
             f"`compress {step}` can change settings of {' and '.join(allowed)}, not of {', '.join(foreign)}; "
             "use `compress run` with a different --output."
         )
-    with run.locked():
-        runner, state = Runner(run, console, verbose=verbose), run.state()
+    runner = Runner(run, console, verbose=verbose)
+    with session(runner, command):
+        state = run.state()
         resolved = validate(merge(_settings(root, state), sets))
         if step == "analyze" and not resolved.analysis.images:
             raise UsageError(f"analysis.images is 0 in run '{root}', so nothing would be read; give --images N.")
@@ -149,13 +173,12 @@ def run_step(
                 runner.finished(stage.name, resolved)
             else:
                 runner.stage(stage.name, resolved, force=stage.name == step != "analyze")
-        changed = resolved.model_dump(mode="json")
-        if changed != state["resolved"]:
-            write_atomic(run.root / "config.yaml", dump_yaml(resolved))
+        if resolved.model_dump(mode="json") != state["resolved"]:
             # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
-            run.remember(resolved=changed, request=None)
+            _keep(run, resolved, request=None)
         finished = tuple(runner.records)
-        report_if_complete(runner, resolved, state["command"])
+        if report := report_if_complete(runner, resolved, state["command"]):
+            runner.log(text(report))
     return finished
 
 
@@ -166,8 +189,9 @@ def add_result(root: Path, path: Path, console: Console) -> None:
     bundle, and a run with a stage that is not done for its present settings, files and machine.
     """
     run, result = RunDirectory.existing(root), read_result(path)
-    with run.locked():
-        runner, state = Runner(run, console), run.state()
+    runner = Runner(run, console)
+    with session(runner, f"compress verify '{root}' --add '{path}'"):
+        state = run.state()
         config = validate(_settings(root, state))
         export, bundle = run.load_record("export", ExportRecord), run.load_record("bundle", BundleRecord)
         if result.subject != subject_of(export, bundle, run.load_record("verify", VerifyRecord).images_digest):
@@ -211,8 +235,7 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
     for choice in choices:
         for reason in choice.reason.splitlines():
             runner.line("auto", reason)
-    write_atomic(runner.run.root / "config.yaml", dump_yaml(decided))
-    runner.run.remember(resolved=decided.model_dump(mode="json"))
+    _keep(runner.run, decided)
     return decided
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ class Runner:
     """The other processes, where several train; None in an ordinary run."""
     verbose: bool = False
     """Whether stages show details."""
+    log: Callable[[str], None] = field(default=lambda text: None)
+    """Takes every line, shown or not, for RUN/log.txt (``pipeline.session``)."""
+    track: Callable[[dict[str, Any]], None] | None = None
+    """Takes lines of metrics for trackers (``pipeline.tracking``)."""
 
     def stage(self, name: str, config: RunConfig, *, force: bool = False) -> Any:
         """Return the stage's record: the one on disk when nothing it depends on changed, else a new one.
@@ -144,6 +149,7 @@ class Runner:
 
     def line(self, what: str, text: str) -> None:
         """Print a line of a stage, or of the whole run."""
+        self.log(f"{what:<8} {text}")
         self.console.print(f"{what:<8} {text}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -160,6 +166,8 @@ def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) ->
         fingerprint=print_of,
         console=runner.console,
         verbose=runner.verbose,
+        log=runner.log,
+        track=runner.track,
     )
     record: Record = module.run(stage.config(config), inputs, context)
     return record

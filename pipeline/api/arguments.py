@@ -96,6 +96,7 @@ def request_of(
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
     slim: bool = False,
+    track: str | Sequence[str] | None = None,
     config: PathLike | Sequence[PathLike] = (),
     settings: Settings | None = None,
     **named: Any,
@@ -109,6 +110,7 @@ def request_of(
         "target": comma_list(targets),
         "precision": comma_list(precisions),
         "slim": slim or None,
+        "track": comma_list(track),
         "layers": tuple(os.fspath(path) for path in layers),
         "sets": assignments(settings),
     }

@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-
 from vitcompress.core.errors import EXIT_OK, UsageError
 from vitcompress.core.pillow import hushed
 from vitcompress.core.processes import world_size
@@ -142,12 +140,9 @@ class Run:
 
     def __str__(self) -> str:
         """Return the table that the command prints."""
-        from vitcompress.pipeline.report.terminal import table
+        from vitcompress.pipeline.report.terminal import text
 
-        console = Console(width=80, no_color=True, force_terminal=False, force_jupyter=False)
-        with console.capture() as text:
-            console.print(table(self.report))
-        return text.get()
+        return text(self.report)
 
 
 def run(
@@ -170,6 +165,7 @@ def run(
     seed: int | None = None,
     config: PathLike | Sequence[PathLike] = (),
     settings: Settings | None = None,
+    track: str | Sequence[str] | None = None,
     output: PathLike | None = None,
     num_processes: int = 1,
     progress: bool = True,
@@ -197,6 +193,7 @@ def run(
         config: YAML files or names of recipes, the later ones over the earlier ones.
         settings: anything else, by dotted name: ``{"distill.epochs": 100}``, or as texts: ``["distill.epochs=100"]``;
             these win over all others.
+        track: what to send the run to while it goes on: ``wandb``, ``mlflow``, ``tensorboard``, ``trackio``.
         output: the run directory; None for ``runs/`` and a name from the settings.
         num_processes: processes that train together on this machine, one a GPU, and print their progress; they start
             here, or torchrun has started them.
@@ -237,6 +234,7 @@ def run(
         slim=slim,
         seed=seed,
         config=config,
+        track=track,
         settings=(*assignments(given_only(gates)), *assignments(settings)),
     )
     requested = requested_config(**asked)

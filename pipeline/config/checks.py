@@ -13,6 +13,7 @@ from vitcompress.exporters.precision.modelopt import require_precision
 from vitcompress.pipeline.config.contradictions import augmentation_of
 from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.config.model import RunConfig
+from vitcompress.pipeline.tracking.config import require_trackers
 
 if TYPE_CHECKING:
     from vitcompress.stages.distill.pairs import Shape
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def check_tools(config: RunConfig, facts: Facts) -> None:
     """Refuse, before hours of training, what this machine cannot make or measure: an EnvironmentLacksError."""
+    require_trackers(config.tracking)
     for precision in config.export.precisions:
         require_precision(precision)
     if config.verify.teacher_reference == "compiled":

@@ -41,6 +41,7 @@ _FLAGS = {
     "precision": "export.precision",
     "projector": "export.projector",
     "slim": "export.slim",
+    "track": "tracking.trackers",
     "seed": "seed",
     "image_size": "image_size",
 }
@@ -235,6 +236,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     update: dict[str, Any] = {
         "data": config.data.model_copy(update=data),
         "distill": config.distill.model_copy(update={"cache": cache}),
+        "tracking": config.tracking.model_copy(update={"directory": absolute(config.tracking.directory)}),
     }
     for section in ("teacher", "student"):
         network = getattr(config, section)

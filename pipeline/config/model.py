@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from vitcompress.core.record import Record
 from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.tracking.config import TrackingConfig
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.control.config import ControlConfig
@@ -53,6 +54,7 @@ class RunConfig(Record):
     verify: VerifyConfig = VerifyConfig()
     gates: GatesConfig = GatesConfig()
     check: CheckConfig = CheckConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
 
 class CheckSettings(Record):

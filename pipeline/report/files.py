@@ -39,9 +39,8 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     folder = run.root / "report"
     state = run.state()
     results, damaged = results_of(run.root)
-    subject = fingerprint(
-        runner.records, config.model_dump(mode="json"), environment(), document.SCHEMA_VERSION, results, damaged
-    )
+    judged = config.model_dump(mode="json", exclude={"tracking"})
+    subject = fingerprint(runner.records, judged, environment(), document.SCHEMA_VERSION, results, damaged)
     written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
     same = not runner.computed and state.get("report_subject") == subject
     whole = {ref.path for ref in written} >= {f"report/{name}" for name in FILES}  # earlier versions wrote fewer

@@ -7,7 +7,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from vitcompress.pipeline.report import report_tables
@@ -47,6 +47,14 @@ def table(report: dict[str, Any]) -> RenderableType:
     ]
     there = [part for machine in report["machines"] for part in _elsewhere(report, machine)]
     return Group(_verdict(report), *models, *map(Text, lines), *_gates(report), *findings, *there, *last)
+
+
+def text(report: dict[str, Any]) -> str:
+    """Return the table as plain text."""
+    console = Console(width=80, no_color=True, force_terminal=False, force_jupyter=False)
+    with console.capture() as shown:
+        console.print(table(report))
+    return shown.get()
 
 
 def _elsewhere(report: dict[str, Any], machine: dict[str, Any]) -> list[RenderableType]:

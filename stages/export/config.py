@@ -15,7 +15,7 @@ from vitcompress.exporters import targets
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
-def _listed(given: Any) -> Any:
+def listed(given: Any) -> Any:
     """``a,b`` as on the command line, and a list, as the tuple that a strict model wants."""
     if isinstance(given, str) and given != "auto":
         return tuple(part.strip() for part in given.split(","))
@@ -38,15 +38,15 @@ class ExportConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
     volatile: ClassVar[frozenset[str]] = frozenset({"slim"})
 
-    target: Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_listed), AfterValidator(_known)] = "auto"
+    target: Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(listed), AfterValidator(_known)] = "auto"
     """What is made. onnx is always among it: engines and Triton's repository are made of it. auto: onnx, triton, and
     an engine's flavour that this machine builds: tensorrt where it and a GPU are, else tensorrt-rtx where installed."""
     target_reason: str = ""
     """Why `target` has the engines it has; written when `auto` is decided, not meant to be set."""
-    precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = DEFAULT_PRECISIONS
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(listed)] = DEFAULT_PRECISIONS
     """Precisions of the deployed graph as ONNX. fp32 is always made: the others are made of it. bf16 and fp8 need the
     extra `modelopt`; int8-qat is int8 of weights that are trained for it (`qat`), int4 is for ONNX Runtime alone."""
-    engine_precision: Annotated[tuple[Precision, ...] | Literal["auto"], BeforeValidator(_listed)] = "auto"
+    engine_precision: Annotated[tuple[Precision, ...] | Literal["auto"], BeforeValidator(listed)] = "auto"
     """Precisions of the engines, all among `precision`: an engine is built of the ONNX graph. The teacher's engine is
     built in the same, to compare with. auto, of each target those that it can build: those of `precision` where it
     differs from its default, else what `deploy` names, else the target's own (TensorRT: fp16; what runs on a CPU: fp32

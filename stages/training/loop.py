@@ -25,6 +25,7 @@ from vitcompress.stages.images.loaders import seeded
 from vitcompress.stages.training.callbacks.average import Average
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
+from vitcompress.stages.training.callbacks.tracked import Tracked
 from vitcompress.stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import fast_products, make_accelerator
@@ -87,7 +88,8 @@ class Training(TrainingState):
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
-        self.callbacks: list[Callback] = [Metrics(callbacks), *callbacks]
+        metrics = Metrics(callbacks)
+        self.callbacks: list[Callback] = [metrics, Tracked(metrics), *callbacks]
         self.average = None
         if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)

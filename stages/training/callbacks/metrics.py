@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from vitcompress.core.rundir import SETTINGS_SHOWN
 from vitcompress.stages.training.callbacks.callback import Callback
@@ -14,6 +15,9 @@ from vitcompress.stages.training.terms import shares
 
 class Metrics(Callback):
     """Shows progress and writes metrics, those of the other ``callbacks`` too; only the main process does both."""
+
+    line: dict[str, Any]
+    """What was written last."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = callbacks
@@ -37,7 +41,7 @@ class Metrics(Callback):
         if training.context.rank:
             return
         progress = training.progress
-        line = {
+        line: dict[str, Any] = {
             "training": training.job.name,
             "settings": training.job.fingerprint[:SETTINGS_SHOWN],
             "epoch": progress.epoch,
@@ -57,6 +61,7 @@ class Metrics(Callback):
         for callback in self.callbacks:
             line |= callback.metrics()
         training.context.run.append_metrics(line)
+        self.line = line
 
     def close(self) -> None:
         """Remove the bar."""
