@@ -22,6 +22,7 @@ from vitcompress.core.signals import STOPPING, on_request
 from vitcompress.pipeline import target_commands
 from vitcompress.pipeline.api.arguments import COMMAND, command_line, console_of, launched, request_of
 from vitcompress.pipeline.compare import commands
+from vitcompress.pipeline.hub import commands as hub_commands
 from vitcompress.pipeline.options import (
     FOLDER,
     config_options,
@@ -220,6 +221,8 @@ def show_recipe(name: str) -> int:
 cli.add_command(commands.compare)
 cli.add_command(commands.compare_targets)
 cli.add_command(target_commands.target)
+cli.add_command(hub_commands.push)
+cli.add_command(hub_commands.pull)
 
 
 @cli.command()
