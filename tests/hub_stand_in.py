@@ -22,6 +22,7 @@ LARGE: dict[str, bytes] = {}
 BIG = (".safetensors", ".onnx", ".pt2")
 ROUTES: list[tuple[str, str, str]] = [
     ("POST", r"/api/repos/create", "create"),
+    ("POST", r"/api/validate-yaml", "validate"),
     ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/branch/(?P<rev>.+)", "branch"),
     ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/preupload/(?P<rev>.+)", "preupload"),
     ("POST", r"/api/models/(?P<repo>[^/]+/[^/]+)/commit/(?P<rev>.+)", "commit"),
@@ -97,6 +98,11 @@ class Hub(BaseHTTPRequestHandler):
         status = 409 if name in REPOS else 200
         REPOS.setdefault(name, {"main": [{".gitattributes": b"*.onnx filter=lfs\n"}]})
         self.answer({"url": f"http://{self.headers['Host']}/{name}", "name": name}, status)
+
+    def do_validate(self) -> None:
+        known = "license: mit" in json.loads(self.body)["content"] or "license:" not in self.body.decode()
+        errors = [] if known else [{"message": '"license" must be one of [mit, ...]'}]
+        self.answer({"errors": errors, "warnings": []}, 200 if known else 400)
 
     def do_branch(self, repo: str, rev: str) -> None:
         self.may_write()

@@ -34,11 +34,12 @@ def asking(name: str, revision: str | None, progress: bool) -> Iterator[None]:
     """
     import huggingface_hub as hub
     from huggingface_hub import errors
+    from huggingface_hub.utils import disable_progress_bars
 
     if hub.is_offline_mode():
         raise UsageError(f"the hub was not asked for '{name}' since HF_HUB_OFFLINE is set; unset it.")
     if not (progress and sys.stderr.isatty()):
-        hub.utils.disable_progress_bars()
+        disable_progress_bars()
     try:
         yield
     except CompressError:
@@ -53,8 +54,10 @@ def asking(name: str, revision: str | None, progress: bool) -> Iterator[None]:
             why = f"'{name}' has no branch, tag or commit '{revision}'; give another --revision"
         elif isinstance(error, errors.LocalTokenNotFoundError) or status in (401, 403):
             why = f"the hub does not let you do this with '{name}'; log in with a token that may (HF_TOKEN)"
-        elif isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        elif isinstance(error, errors.RepositoryNotFoundError):
             why = f"the hub has no '{name}', or it is private and you are not logged in (hf auth login, HF_TOKEN)"
+        elif isinstance(error, ValueError):  # such as a header of the card that it does not know
+            why = f"the hub does not take what was sent to '{name}' ({' '.join(str(error).split())[:200]})"
         elif status is not None:
             why = f"the hub answered {status} to a request about '{name}'; try again later"
         else:

@@ -10,6 +10,7 @@ from typing import Any
 from vitcompress.core.errors import UsageError
 from vitcompress.core.record import FileRef, Record
 from vitcompress.exporters.bundle import open_bundle, open_judge
+from vitcompress.exporters.bundle.judge import USAGE
 from vitcompress.exporters.bundle.layout import INFER, JUDGE, LABELS, MANIFEST, PREPROCESS, README, is_ours
 from vitcompress.pipeline.api.arguments import PathLike
 from vitcompress.pipeline.api.runs import Run, folder_of
@@ -19,6 +20,9 @@ from vitcompress.pipeline.hub.card import hub_card
 _USUAL = "main"
 _ROOT = "timm/"
 """Its files lie at the top of the repository too, where timm and this program look for them."""
+
+_TABLE = "\n## Accuracy and latency\n"
+_LEFT_OUT = "\nWhat other targets than `onnx` built is not here; build it from `model.onnx` for your machine.\n"
 
 
 class Pushed(Record):
@@ -125,6 +129,8 @@ def _content(
     stock = config.is_file() and json.loads(config.read_bytes())["architecture"] != "compress_student"
     at = "" if branch == _USUAL else f"@{branch}"
     body = _without_home((root / README).read_text(encoding="utf-8"))
+    body = body if judge else body.replace(f"{USAGE}\n\n", "")
+    body = body.replace(_TABLE, f"{_LEFT_OUT}{_TABLE}") if len(bundle.models) > len(manifest["models"]) else body
     content[README] = hub_card(run.report, manifest, body, name, license, stock, at).encode()
     manifest["files"] = [_reference(path, one).model_dump() for path, one in sorted(content.items())]
     opened = open_judge(bundle) if judge else None
