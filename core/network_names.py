@@ -51,6 +51,7 @@ def files_of(name: str, args: Any) -> tuple[str, ...]:
     kind, rest = origin_of(name) or ("", "")
     if kind == "local-dir":
         names = ("config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json")
+        names += ("student.safetensors",) if (Path(rest).expanduser() / "student.safetensors").is_file() else ()
         return tuple(str(Path(rest).expanduser() / each) for each in names)
     known = args.get("code_file") if isinstance(args, dict) else None
     file = known or (code_file(name, str(Path.cwd())) if OWN.fullmatch(name) and not kind else None)

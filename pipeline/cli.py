@@ -38,6 +38,7 @@ from vitcompress.pipeline.commands import (
 )
 from vitcompress.pipeline.commands.completion import COMPLETION, offer
 from vitcompress.pipeline.commands.output import answers_alone, put
+from vitcompress.pipeline.hub import commands as hub
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": new_option})
@@ -62,6 +63,8 @@ cli.add_command(targets.target)
 cli.add_command(machine.doctor)
 cli.add_command(data.data)
 cli.add_command(config.config)
+cli.add_command(hub.push)
+cli.add_command(hub.pull)
 cli.add_command(completion.completion)
 
 

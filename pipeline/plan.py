@@ -138,7 +138,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("export", _IN + "export.stage", ExportRecord, 4, lambda run: run.export, (*_TRAINED, "fold", "qat")),
     Stage("verify", _IN + "verify.stage", VerifyRecord, 7, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
-    Stage("bundle", _IN + "bundle.stage", BundleRecord, 3, _bundling,
+    Stage("bundle", _IN + "bundle.stage", BundleRecord, 4, _bundling,
           (*_TRAINED, "fold", "export", "verify", "control")),
     Stage("gates", _IN + "gates.stage", GatesRecord, 5, lambda run: run.gates,
           ("data", "control", "export", "verify", "bundle")),

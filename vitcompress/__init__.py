@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.verifying import Verified, verify
     from vitcompress.pipeline.compare.targets import compare_targets
     from vitcompress.pipeline.doctor import Finding, examine
+    from vitcompress.pipeline.hub.pull import Pulled, pull
+    from vitcompress.pipeline.hub.push import Pushed, push
 
 _HOMES = {
     "vitcompress.pipeline.api.arguments": ("Analysis",),
@@ -48,6 +50,8 @@ _HOMES = {
     "vitcompress.pipeline.api.verifying": ("Verified", "verify"),
     "vitcompress.pipeline.compare.targets": ("compare_targets",),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
+    "vitcompress.pipeline.hub.pull": ("Pulled", "pull"),
+    "vitcompress.pipeline.hub.push": ("Pushed", "push"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -64,6 +68,8 @@ __all__ = [
     "Finding",
     "Packed",
     "Prediction",
+    "Pulled",
+    "Pushed",
     "ResultError",
     "Run",
     "RunInterrupted",
@@ -77,6 +83,8 @@ __all__ = [
     "export",
     "fold",
     "pack",
+    "pull",
+    "push",
     "run",
     "update_baseline",
     "verify",

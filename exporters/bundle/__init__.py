@@ -7,6 +7,7 @@ labels.txt                         one label a line, in the order of the logits
 infer.py                           classifies images with numpy, Pillow and ONNX Runtime alone
 triton/                            a model repository for Triton, if asked for (exporters/targets/triton.py)
 timm/                              the network as timm loads it, if it was handed in
+torch/student.pt2                  the network as torch loads it, where timm has none that answers alike
 judge/                             what measuring it on another machine needs, if asked for (judge.py)
 manifest.json                      schema, versions, models, which is recommended, size and SHA-256 of every other file;
                                    of judge/ those of its own manifest.json, so that judge/ can be left out or deleted

@@ -47,6 +47,12 @@ compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model {{ row.file }}
 
 {{ usage }}
 {% endfor %}
+{% if card.python %}
+
+In Python, without `compress`:
+
+{{ card.python }}
+{% endif %}
 
 ## Accuracy and latency
 
@@ -128,6 +134,8 @@ class CardFacts:
     """Models that were made and left out: name and reason."""
     score: str = "top-1"
     """What accuracy is called: of the facts of models, their ``top1``."""
+    python: str = ""
+    """How the network in Python is loaded, and what it is; Markdown."""
 
 
 def model_card(

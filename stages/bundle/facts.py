@@ -51,7 +51,7 @@ def model_facts(export: ExportRecord, verify: VerifyRecord, artifact: Artifact) 
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
+def card_of(inputs: Inputs, rejected: Sequence[Rejected], python: str) -> CardFacts:
     """Return the model card's words about where the model comes from."""
     data, teacher, student, export = inputs.data, inputs.teacher, inputs.student, inputs.export
     parameters = export.student[export.deployed].cost.parameters
@@ -65,6 +65,7 @@ def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
         held_out_images=data.val_images,
         method=inputs.verify.latency_method,
         score=score_of(data.task, data.labelled),
+        python=python,
         rejected=tuple(
             (file_name(one.runtime, one.precision, targets.get(one.runtime).suffix), one.why) for one in rejected
         ),

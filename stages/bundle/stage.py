@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from vitcompress.core.artifact_records import Artifact, BundleRecord, Precision, Runtime
 from vitcompress.core.context import Context
 from vitcompress.core.files import reference
-from vitcompress.core.network_names import is_own
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import BundledModel, write_bundle
 from vitcompress.exporters.bundled import Kind
@@ -17,9 +15,8 @@ from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.facts import Inputs as Inputs
 from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
 from vitcompress.stages.bundle.judging import judge_files
+from vitcompress.stages.bundle.network import network_files
 from vitcompress.stages.judging.tasks import score_of
-from vitcompress.stages.models.timm_files import save_timm
-from vitcompress.stages.models.weights import read_own
 
 
 def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
@@ -45,6 +42,7 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         engine_why=engine.why,
         rejected=rejected,
     )
+    extra, usage = network_files(inputs, config.max_batch, root, context)
     paths = write_bundle(
         root / "bundle",
         models=[
@@ -56,9 +54,9 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         default_why={kind: one.why for kind, (one, _) in recommended.items()},
         preprocess=export.preprocess,
         labels=_labels(inputs),
-        card=card_of(inputs, rejected),
+        card=card_of(inputs, rejected, usage),
         facts=facts_of(inputs),
-        extra=_timm(inputs, root, context),
+        extra=extra,
         add=config.targets,
         thresholds=inputs.verify.thresholds,
         judge=judge_files(inputs, record, config.judging, context) if config.judging is not None else None,
@@ -82,16 +80,3 @@ def _model(config: BundleConfig, inputs: Inputs, artifact: Artifact, root: Path)
     runtime, (source, *beside) = artifact.target, [root / one.path for one in artifact.files]
     name, suffix = _name(runtime, artifact.precision), targets.get(runtime).suffix
     return BundledModel(name, source, runtime, artifact.precision, facts, suffix, tuple(beside))
-
-
-def _timm(inputs: Inputs, root: Path, context: Context) -> dict[str, Path]:
-    """Return the trained network as timm loads it, by its places in the bundle."""
-    graph = inputs.distill.model.graph
-    if is_own(inputs.distill.model.arch):
-        context.say("the bundle has no folder timm/: the student is code of your own, which timm does not have")
-        return {}
-    state: dict[str, Any] = read_own(inputs.fold.graphs[graph], root)
-    paths = save_timm(
-        root / "export" / "timm", inputs.fold.models[graph], state, inputs.student.preprocess, _labels(inputs)
-    )
-    return {f"timm/{path.name}": path for path in paths}

@@ -18,6 +18,7 @@ from vitcompress.core.files import sha256_of
 from vitcompress.core.network_names import OVERLAY, origin_of
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.create import ENTRY
+from vitcompress.stages.models.timm_files import OWN_WEIGHTS
 from vitcompress.stages.models.transformers_format import preprocessing, timm_network
 
 _KEPT = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
@@ -41,14 +42,16 @@ class Origin:
     args: dict[str, Any]
     """For ``create``, preprocessing included (``OVERLAY``)."""
     words: str
+    files: tuple[str, ...] = _FILES
+    """That its weights may be in, the first one that is there."""
 
     def weights(self) -> tuple[Path, str]:
         """Return the file, fetched where it has to be, and where it comes from, with digests, in words."""
-        path = next((path for path in (_file(self.name, file) for file in _FILES) if path), None)
+        path = next((path for path in (_file(self.name, file) for file in self.files) if path), None)
         if path is None:
             split = _file(self.name, _PARTS)
             why = "they are split into several files, which are not read" if split else "there, or in the hub's cache"
-            raise UsageError(f"'{self.name}' has neither {' nor '.join(_FILES)} ({why}); give weights in one file.")
+            raise UsageError(f"'{self.name}' has neither {' nor '.join(self.files)} ({why}); give weights in one file.")
         config = _file(self.name, _CONFIG)
         digests = (f"{each.name} sha256 {sha256_of(each)[:_SHOWN]}" for each in (config, path) if each)
         return path, f"{self.words}; {', '.join(digests)}"
@@ -68,7 +71,7 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
         )
     at = "" if kind == "local-dir" else f" at commit {found.parent.name}"
     fixed = name if kind == "local-dir" else f"{kind}:{rest.partition('@')[0]}@{found.parent.name}"
-    config = _json(found)
+    config, files = _json(found), _FILES
     if "model_type" in config and "architecture" not in config:
         images = _file(fixed, _IMAGES)
         try:
@@ -86,6 +89,8 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
         words = f"{name}{at}, transformers' {config['model_type']} as timm's {arch}{assumed}"
     elif "architecture" in config:
         published, arch, given = load_model_config_from_path(found.parent)
+        if ENTRY in config:  # timm's network answers as this student does, and has other taps
+            arch, given, files = ENTRY, {"spec": config[ENTRY]}, (OWN_WEIGHTS,)
         # Saving writes what is decided here too: the classes, and a square's side twice.
         args = {key: value for key, value in (given or {}).items() if (key, value) != ("in_chans", 3)}
         args.pop("num_classes", None)
@@ -98,7 +103,7 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
         words = f"{name}{at}, timm's {arch}"
     else:
         raise UsageError(f"the {_CONFIG} of '{name}' names neither an architecture of timm nor a model_type.")
-    return Origin(fixed, arch, {**args, OVERLAY: known}, words)
+    return Origin(fixed, arch, {**args, OVERLAY: known}, words, files)
 
 
 def _json(path: Path) -> dict[str, Any]:

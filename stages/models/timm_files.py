@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from vitcompress.core.files import write_atomic
-from vitcompress.core.network_names import OVERLAY
+from vitcompress.core.network_names import OVERLAY, is_own
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.create import ENTRY, OURS
@@ -23,21 +23,32 @@ from vitcompress.stages.models.geometry import meta_model
 from vitcompress.stages.models.weights import save_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+OWN_WEIGHTS = "student.safetensors"
+"""Of the student itself, where timm's network is another that answers alike."""
 
 
 def save_timm(
-    folder: Path, spec: ModelSpec, state: dict[str, Tensor], preprocess: PreprocessSpec, labels: Sequence[str] = ()
-) -> tuple[Path, Path]:
-    """Write the folder; return the paths of its two files, ``config.json`` and ``model.safetensors``.
+    folder: Path,
+    spec: ModelSpec,
+    state: dict[str, Tensor],
+    preprocess: PreprocessSpec,
+    labels: Sequence[str] = (),
+    alike: tuple[dict[str, Any], dict[str, Tensor]] | None = None,
+) -> tuple[Path, ...]:
+    """Write the folder; return the paths of its files, ``config.json`` and ``model.safetensors`` first.
 
-    A plain student (a uniformly wider one too) is an architecture of timm's own. Any other has the architecture
-    ``compress_student``, which exists after ``import vitcompress.stages.models.timm_entry``.
+    A plain student (a uniformly wider one too) is an architecture of timm's own. So is ``alike``, the arguments and
+    weights of a network of ``spec.arch`` that answers as the student does (``stages.rewrites.stock``); then the student
+    itself is in ``student.safetensors``, and its spec in ``config.json``, for a teacher or student of ours
+    (``stages.models.origins``). Any other has the architecture ``compress_student``, which exists after ``import
+    vitcompress.stages.models.timm_entry``.
 
     ``state`` is as ``build_model(spec)`` takes it; ``labels`` name the classes in the order of the logits, none when
     unknown. A UsageError is raised if timm refuses the architecture's arguments.
     """
-    own = spec.graph == "plain" and not any(name in spec.args for name in OURS)
-    args = {name: value for name, value in spec.args.items() if name != OVERLAY}  # what it says is written below
+    own = alike is not None or is_stock(spec)
+    given = spec.args if alike is None else alike[0]
+    args = {name: value for name, value in given.items() if name != OVERLAY}  # what it says is written below
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")
@@ -63,6 +74,16 @@ def save_timm(
             "custom_load": False,
         },
     }
-    save_weights(state, folder / WEIGHTS, folder)
+    written = [folder / CONFIG, folder / WEIGHTS]
+    if alike is not None:
+        config[ENTRY] = spec.model_dump(mode="json")
+        written.append(folder / OWN_WEIGHTS)
+        save_weights(state, written[-1], folder)
+    save_weights(state if alike is None else alike[1], folder / WEIGHTS, folder)
     write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    return folder / CONFIG, folder / WEIGHTS
+    return tuple(written)
+
+
+def is_stock(spec: ModelSpec) -> bool:
+    """Return whether a student is an architecture of timm's own."""
+    return spec.graph == "plain" and not (is_own(spec.arch) or any(name in spec.args for name in OURS))
