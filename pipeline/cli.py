@@ -30,6 +30,7 @@ from vitcompress.pipeline.options import (
     settings_option,
     verbose_option,
 )
+from vitcompress.pipeline.sweep import commands as sweep_commands
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -220,6 +221,7 @@ def show_recipe(name: str) -> int:
 cli.add_command(commands.compare)
 cli.add_command(commands.compare_targets)
 cli.add_command(target_commands.target)
+cli.add_command(sweep_commands.sweep)
 
 
 @cli.command()

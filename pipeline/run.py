@@ -36,9 +36,12 @@ _FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "stat
 """All that a run has before its first computation."""
 
 
-def run_all(config: RunConfig, output: Path | None, command: str, console: Console, verbose: bool = False) -> bool:
+def run_all(
+    config: RunConfig, output: Path | None, command: str, console: Console, verbose: bool = False, last: str = ""
+) -> bool:
     """Carry out the plan, reusing whatever is still good; return whether this is the main process.
 
+    With the name of a stage as ``last`` it ends after that, without a report; the same call without goes on from there.
     ``config`` is as requested, "auto" included. Without ``output``, the run directory is under ``runs/``, named after
     models, strategy, data and seed. ``command`` is for the report. When a CompressError is raised, for anything that
     the user can solve, what is on disk from earlier runs stays.
@@ -47,7 +50,7 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
     root = output or default_output(config)
     runner = Runner(RunDirectory(root), console, verbose=verbose)
     if world_size() == 1:
-        _run_all(config, command, runner)
+        _run_all(config, command, runner, last)
         return True
     from vitcompress.stages.training.processes import Together
 
@@ -55,14 +58,14 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
         if together.main:
             with together.leading():
                 runner.together = together
-                _run_all(config, command, runner)
+                _run_all(config, command, runner, last)
         else:
             console.quiet = True
             follow(together, console)
         return together.main
 
 
-def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
+def _run_all(config: RunConfig, command: str, runner: Runner, last: str) -> None:
     root = runner.run.root
     refuse_inside_data(root, config)
     request = fingerprint(config, config.model_dump(mode="json"), [each.facts(config) for each in STAGES], world_size())
@@ -70,7 +73,7 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
     if known is not None:
         with runner.run.locked():
             runner.line("run", str(root))
-            return _carry_out(runner, known, config, command)
+            return _carry_out(runner, known, config, command, last)
     from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
     from vitcompress.pipeline.config.facts import Earlier, Facts
     from vitcompress.pipeline.config.networks import size_notes
@@ -94,11 +97,11 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
         write_atomic(run.root / "config.yaml", dump_yaml(resolved))
         asked = config.model_dump(mode="json")
         run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
-        _carry_out(runner, resolved, config, command)
+        _carry_out(runner, resolved, config, command, last)
 
 
-def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str) -> None:
-    """Carry out all stages of a run whose lock is held, and write the report.
+def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str, last: str) -> None:
+    """Carry out all stages of a run whose lock is held, and write the report; or those up to ``last``, if it is given.
 
     In ``resolved`` all is decided but for what only the analysis of the teacher can.
     """
@@ -111,6 +114,8 @@ def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: s
         runner.stage(stage.name, resolved)
         if runner.together and stage.name == collective[-1]:
             runner.together.dismiss()
+        if stage.name == last:
+            return
     if not runner.computed:
         runner.line("run", "nothing to recompute: every stage is reused")
     report_of(runner, resolved, command)

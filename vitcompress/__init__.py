@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.verifying import Verified, verify
     from vitcompress.pipeline.compare.targets import compare_targets
     from vitcompress.pipeline.doctor import Finding, examine
+    from vitcompress.pipeline.sweep.face import sweep, sweep_worker
 
 _HOMES = {
     "vitcompress.pipeline.api.arguments": ("Analysis",),
@@ -48,6 +49,7 @@ _HOMES = {
     "vitcompress.pipeline.api.verifying": ("Verified", "verify"),
     "vitcompress.pipeline.compare.targets": ("compare_targets",),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
+    "vitcompress.pipeline.sweep.face": ("sweep", "sweep_worker"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -78,6 +80,8 @@ __all__ = [
     "fold",
     "pack",
     "run",
+    "sweep",
+    "sweep_worker",
     "update_baseline",
     "verify",
 ]
