@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from vitcompress.core.errors import UsageError
-from vitcompress.pipeline.api.arguments import PathLike, Settings, console_of, request_of
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.pipeline.api.arguments import PathLike, Settings, assignments, console_of, request_of
 from vitcompress.pipeline.sweep.judge import Judged, judged, outdone, timed
 from vitcompress.pipeline.sweep.result import SweepResult, result_of
-from vitcompress.pipeline.sweep.space import import_optuna, read_space
+from vitcompress.pipeline.sweep.space import read_space
 from vitcompress.pipeline.sweep.store import Plan, Sweep
 from vitcompress.pipeline.sweep.worker import Worker
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunInterrupted("sweep stopped; what is trained is saved, and the same command goes on.") from None
+
+
+@_stoppable()
 def sweep(
     config: PathLike | Sequence[PathLike],
     *,
@@ -70,6 +80,7 @@ def sweep(
     return result_of(found, finished, runs, why, timing)
 
 
+@_stoppable()
 def sweep_worker(folder: PathLike, *, parallel: int = 1, timeout: float | None = None, progress: bool = True) -> int:
     """Train trials of a sweep that was begun, beside its other workers; return how many are left when none is to claim.
 
@@ -82,12 +93,13 @@ def sweep_worker(folder: PathLike, *, parallel: int = 1, timeout: float | None =
 
 def _plan(asked: dict[str, Any], space: Path, trials: int, storage: Any, root: Path) -> Plan:
     """Return the plan of a sweep, checked: its space, and its first point as far as a run is before it computes."""
-    from vitcompress.pipeline.config import requested_layers
+    from vitcompress.pipeline.config import merge, parse_sets, requested_layers, validate
     from vitcompress.pipeline.config.load import merged
 
-    import_optuna()
     values = merged(requested_layers(**asked))
-    found, first = read_space(space, values)
+    found = read_space(space, values)
+    point = {name: each[0] if isinstance(each, list) else each["low"] for name, each in found.items()}
+    first = validate(merge(values, parse_sets(assignments(point))))
     if trials < 1 or storage not in ("sqlite", "journal"):
         raise UsageError(f"trials is {trials} and storage '{storage}'; give 1 or more, and sqlite or journal.")
     if not (root / "plan.json").is_file():

@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 
 from vitcompress.core.artifact_records import ExportRecord
-from vitcompress.core.errors import RunInterrupted
 from vitcompress.core.files import write_atomic
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.measured_records import LatencyRow
@@ -29,7 +28,6 @@ from vitcompress.pipeline.report.schema import read_report
 from vitcompress.pipeline.report.shape import Report
 from vitcompress.pipeline.sweep.store import Sweep
 from vitcompress.pipeline.sweep.trial import last_words, start
-from vitcompress.pipeline.sweep.worker import STOPPED
 from vitcompress.stages.judging.accuracy import share_interval
 from vitcompress.stages.judging.contestant import TEACHER, Contestant
 from vitcompress.stages.judging.latency import latency_rows
@@ -99,10 +97,9 @@ def judged(sweep: Sweep, trials: Sequence[Any], console: Console) -> Iterator[Ju
             process = start(sweep, trial, finish=True)
             try:
                 code = process.wait()
-            except KeyboardInterrupt:
+            finally:  # interrupted: it saves what it has
                 process.terminate()
                 process.wait()
-                raise RunInterrupted(STOPPED) from None
         if code:
             yield {trial.number: f"it could not be judged: {last_words(sweep, trial)}"}
             continue

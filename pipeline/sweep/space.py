@@ -12,7 +12,7 @@ from typing import Any
 
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.pipeline.api.arguments import assignments
-from vitcompress.pipeline.config import RunConfig, merge, parse_sets, parse_yaml, validate
+from vitcompress.pipeline.config import merge, parse_sets, parse_yaml, validate
 
 Space = dict[str, Any]
 """Of each setting, by its dotted name, a list of values, or ``{low, high}`` with ``log`` or ``step``; plain values."""
@@ -57,13 +57,17 @@ def grid(space: Space, most: int, seed: int) -> list[dict[str, Any]]:
     return points
 
 
-def config_at(base: Mapping[str, Any], point: Mapping[str, Any]) -> RunConfig:
-    """Return the config of a trial, made as `--set` makes it; a UsageError is raised as by ``validate``."""
-    return validate(merge(base, parse_sets(assignments(point))))
+def _flaw(base: Mapping[str, Any], point: Mapping[str, Any]) -> str:
+    """Return what is wrong with the config at a point, made as `--set` makes it; empty where nothing is."""
+    try:
+        validate(merge(base, parse_sets(assignments(point))))
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
-def read_space(path: Path, base: Mapping[str, Any]) -> tuple[Space, RunConfig]:
-    """Read a YAML file of settings over the values ``base`` of a config; return it, and the config at its first point.
+def read_space(path: Path, base: Mapping[str, Any]) -> Space:
+    """Read a YAML file of settings over the values ``base`` of a config.
 
     A UsageError is raised for a file that holds no space, a name that is no setting or may not be swept, a value that
     the setting does not take, and values that contradict each other or the config.
@@ -86,31 +90,16 @@ def read_space(path: Path, base: Mapping[str, Any]) -> tuple[Space, RunConfig]:
             raise UsageError(f"{where}: '{name}' is {values} ({error}); {forms}.") from error
     ends = {name: each if isinstance(each, list) else [each["low"], each["high"]] for name, each in space.items()}
     first = {name: each[0] for name, each in ends.items()}
-
-    def tried(point: dict[str, Any], shown: dict[str, Any]) -> RunConfig:
-        try:
-            return config_at(base, point)
-        except UsageError as error:
-            raise UsageError(f"{where} allows {', '.join(assignments(shown))}: {error}") from error
-
-    for name, each in ends.items():
-        for value in each:
-            tried({**first, name: value}, {name: value})
-        values = space[name]
-        if isinstance(values, dict) and "step" not in values and _takes(base, {**first, name: values["low"] + 0.5}):
-            space[name] = {**values, "low": float(values["low"]), "high": float(values["high"])}
+    tried = [(first | {name: value}, {name: value}) for name, each in ends.items() for value in each]
     corners = list(itertools.islice(itertools.product(*ends.values()), _MOST_CHECKED + 1))
     if len(corners) > _MOST_CHECKED:  # what those drawn miss costs its trial
         drawn = random.Random(0)  # noqa: S311 - no secret
         corners = [tuple(map(drawn.choice, ends.values())) for _ in range(_MOST_CHECKED)]
-    for corner in corners:
-        point = dict(zip(ends, corner, strict=True))
-        tried(point, point)
-    return space, config_at(base, first)
-
-
-def _takes(base: Mapping[str, Any], point: Mapping[str, Any]) -> bool:
-    try:
-        return bool(config_at(base, point))
-    except UsageError:
-        return False
+    tried += [(point, point) for point in (dict(zip(ends, corner, strict=True)) for corner in corners)]
+    for point, shown in tried:
+        if flaw := _flaw(base, point):
+            raise UsageError(f"{where} allows {', '.join(assignments(shown))}: {flaw}")
+    for name, values in space.items():
+        if isinstance(values, dict) and "step" not in values and not _flaw(base, first | {name: first[name] + 0.5}):
+            space[name] = {**values, "low": float(values["low"]), "high": float(values["high"])}
+    return space

@@ -12,7 +12,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from vitcompress.core.errors import RunInterrupted
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.records import DistillRecord, StudentRecord
 from vitcompress.core.rundir import RunDirectory
@@ -27,7 +26,6 @@ _STOPPING_SECONDS = 120.0
 """Between asking a trial to save and stop, and ending it."""
 STARTUP = 4
 """Comparable trials, at least, whose median decides whether one is pruned."""
-STOPPED = "sweep stopped; its trials are saved, and the same command goes on."
 
 
 @dataclass
@@ -54,10 +52,7 @@ class Worker:
         self.gpus = _gpus(sweep.plan.config.get("device", "auto")) if parallel else ()
 
     def work(self, *, until_all: bool) -> None:
-        """Train until there is nothing to claim and, ``until_all``, other workers are done with theirs.
-
-        When it is interrupted, trials save and stop, and RunInterrupted is raised.
-        """
+        """Train until nothing is left to claim and, ``until_all``, other workers are done; when stopped, trials save."""
         try:
             self._fill()
             while self.slots or (until_all and self.sweep.left and time.monotonic() < self.deadline):
@@ -65,8 +60,6 @@ class Worker:
                 for slot in tuple(self.slots):
                     self._look(slot)
                 self._fill()
-        except KeyboardInterrupt:
-            raise RunInterrupted(STOPPED) from None
         finally:
             self._stop()
 

@@ -16,7 +16,7 @@ BASE: dict[str, Any] = {"teacher": {"model": "cait_s24"}, "distill": {"epochs": 
 
 def read(tmp_path: Path, text: str) -> Space:
     (tmp_path / "space.yaml").write_text(text)
-    return read_space(tmp_path / "space.yaml", BASE)[0]
+    return read_space(tmp_path / "space.yaml", BASE)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("optuna")
 from rich.console import Console
 
-from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.errors import UsageError
 from vitcompress.core.records import Cost, StudentRecord
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.sweep import store, worker
@@ -113,7 +113,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trials(tmp_path: Path, monke
     sweep = begun(tmp_path / "sweep", 3)
     started = trains(monkeypatch, "import time; time.sleep(60)")
     threading.Thread(target=lambda: (time.sleep(2), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
-    with pytest.raises(RunInterrupted, match="goes on"):
+    with pytest.raises(KeyboardInterrupt):
         work(sweep, parallel=2)
     assert states(sweep) == ["RUNNING", "RUNNING"]
     again = trains(monkeypatch, "")
