@@ -102,16 +102,18 @@ class Sweep:
         """Return Optuna's trials in these states, all without any."""
         return [one for one in self.study.get_trials(deepcopy=False) if not states or one.state.name in states]
 
-    @cached_property
-    def grid(self) -> list[dict[str, Any]]:
-        """All points of the space, where the trials are enough to try each; else none."""
-        return grid(self.plan.space, self.plan.trials, self.plan.seed)
+    def untried(self) -> list[dict[str, Any]] | None:
+        """Return the points that are left of a space that is tried point by point; None where points are searched."""
+        points, tried = grid(self.plan.space, self.plan.trials, self.plan.seed), [one.params for one in self.trials()]
+        return [point for point in points if point not in tried] if points else None
 
     @property
     def left(self) -> int:
-        """Trials that are not finished, or not begun; there are no more than points to try."""
-        done = self.trials("COMPLETE", "PRUNED", "FAIL")
-        return max(0, (len(self.grid) or self.plan.trials) - len(done))
+        """Trials that are not finished, or not begun."""
+        begun, done = len(self.trials()), len(self.trials("COMPLETE", "PRUNED", "FAIL"))
+        untried = self.untried()
+        new = self.plan.trials - begun if untried is None else min(self.plan.trials - begun, len(untried))
+        return max(0, new) + begun - done
 
     def lock(self, name: str) -> FileLock:
         """Return a lock that ends with the process that holds it."""

@@ -52,7 +52,7 @@ class Worker:
         self.gpus = _gpus(sweep.plan.config.get("device", "auto")) if parallel else ()
 
     def work(self, *, until_all: bool) -> None:
-        """Train until nothing is left to claim and, ``until_all``, other workers are done; when stopped, trials save."""
+        """Train until nothing is left to claim and, ``until_all``, other workers are done; stopped, trials save."""
         try:
             self._fill()
             while self.slots or (until_all and self.sweep.left and time.monotonic() < self.deadline):
@@ -80,13 +80,14 @@ class Worker:
                 continue
             return trial, lock
         waiting = any(one.state.name == "WAITING" for one in trials)  # queued by a worker that died at once
-        if len(trials) >= (len(self.sweep.grid) or self.sweep.plan.trials) and not waiting:
+        untried = self.sweep.untried()
+        if not waiting and (len(trials) >= self.sweep.plan.trials or untried == []):
             return None
         # Of its number, or a sweep that goes on would draw what it began with once more.
         seed = int(fingerprint(self.sweep.plan.seed, len(trials))[:8], 16)
         study.sampler = import_optuna().samplers.TPESampler(seed=seed)
-        if self.sweep.grid and not waiting:
-            study.enqueue_trial(self.sweep.grid[len(trials)])
+        if untried and not waiting:
+            study.enqueue_trial(untried[0])
         number = study.ask({name: distribution(each) for name, each in self.sweep.plan.space.items()}).number
         lock = self.sweep.lock(f"{number:03d}")
         lock.acquire()
