@@ -40,9 +40,12 @@ _FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "stat
 """All that a run has before its first computation."""
 
 
-def run_all(config: RunConfig, output: Path | None, command: str, console: Console, verbose: bool = False) -> bool:
+def run_all(
+    config: RunConfig, output: Path | None, command: str, console: Console, verbose: bool = False, last: str = ""
+) -> bool:
     """Carry out the plan, reusing whatever is still good; return whether this is the main process.
 
+    With the name of a stage as ``last`` it ends after that, without a report; the same call without goes on from there.
     ``config`` is as requested, "auto" included. Without ``output``, the run directory is under ``runs/``, named after
     models, strategy, data and seed. ``command`` is for the report. When a CompressError is raised, for anything that
     the user can solve, what is on disk from earlier runs stays.
@@ -51,7 +54,7 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
     root = output or default_output(config)
     runner = Runner(RunDirectory(root), console, verbose=verbose)
     if world_size() == 1:
-        _run_all(config, command, runner)
+        _run_all(config, command, runner, last)
         return True
     from vitcompress.stages.training.processes import Together
 
@@ -59,14 +62,14 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
         if together.main:
             with together.leading():
                 runner.together = together
-                _run_all(config, command, runner)
+                _run_all(config, command, runner, last)
         else:
             console.quiet = True
             follow(together, console)
         return together.main
 
 
-def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
+def _run_all(config: RunConfig, command: str, runner: Runner, last: str) -> None:
     root = runner.run.root
     refuse_inside_data(root, config)
     asked = config.model_copy(update={"tracking": TrackingConfig()})  # which asks nothing of the run itself
@@ -76,7 +79,7 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
         require_trackers(config.tracking)
         with session(runner, command):
             runner.line("run", str(root))
-            return _carry_out(runner, known.model_copy(update={"tracking": config.tracking}), config, command)
+            return _carry_out(runner, known.model_copy(update={"tracking": config.tracking}), config, command, last)
     from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
     from vitcompress.pipeline.config.facts import Earlier, Facts
     from vitcompress.pipeline.config.networks import size_notes
@@ -98,25 +101,27 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
         for note in size_notes(config, resolved):
             runner.line("note", note)
         _keep(run, resolved, asked=config.model_dump(mode="json"), request=request, command=command)
-        _carry_out(runner, resolved, config, command)
+        _carry_out(runner, resolved, config, command, last)
 
 
-def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str) -> None:
-    """Carry out all stages of a run whose lock is held, and write the report.
+def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str, last: str) -> None:
+    """Carry out all stages of a run whose lock is held, and write the report; or those up to ``last``, if it is given.
 
     In ``resolved`` all is decided but for what only the analysis of the teacher can.
     """
     if runner.run.state()["resolved"] != resolved.model_dump(mode="json"):  # tracked to another place than before
         _keep(runner.run, resolved)
     with tracking(runner, resolved, asked) as trackers:
-        resolved = _stages(runner, resolved, asked, trackers)
+        resolved = _stages(runner, resolved, asked, trackers, last)
+        if last:
+            return
         report = report_of(runner, resolved, command)
         trackers.report(report, runner.run.root / "report")
     runner.log(text(report))
 
 
-def _stages(runner: Runner, resolved: RunConfig, asked: RunConfig, trackers: Tracking) -> RunConfig:
-    """Carry out all stages; return the config, in which the analysis may have decided something."""
+def _stages(runner: Runner, resolved: RunConfig, asked: RunConfig, trackers: Tracking, last: str) -> RunConfig:
+    """Carry out all stages, or those up to ``last``; return the config, in which the analysis may have decided something."""
     collective = [stage.name for stage in STAGES if stage.collective and not stage.unasked(resolved)]
     for stage in STAGES:
         if stage.name in runner.records or stage.unasked(resolved):
@@ -128,6 +133,8 @@ def _stages(runner: Runner, resolved: RunConfig, asked: RunConfig, trackers: Tra
         runner.stage(stage.name, resolved)
         if runner.together and stage.name == collective[-1]:
             runner.together.dismiss()
+        if stage.name == last:
+            return resolved
     if not runner.computed:
         runner.line("run", "nothing to recompute: every stage is reused")
     return resolved

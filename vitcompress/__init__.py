@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.doctor import Finding, examine
     from vitcompress.pipeline.hub.pull import Pulled, pull
     from vitcompress.pipeline.hub.push import Pushed, push
+    from vitcompress.pipeline.sweep.face import sweep, sweep_worker
 
 _HOMES = {
     "vitcompress.pipeline.api.arguments": ("Analysis",),
@@ -52,6 +53,7 @@ _HOMES = {
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.pipeline.hub.pull": ("Pulled", "pull"),
     "vitcompress.pipeline.hub.push": ("Pushed", "push"),
+    "vitcompress.pipeline.sweep.face": ("sweep", "sweep_worker"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -86,6 +88,8 @@ __all__ = [
     "pull",
     "push",
     "run",
+    "sweep",
+    "sweep_worker",
     "update_baseline",
     "verify",
 ]

@@ -61,7 +61,7 @@ def compared(paths: Sequence[Path]) -> Comparison:
         given = f"'{paths[0]}' alone" if paths else "none"
         raise UsageError(f"a comparison takes two runs or more, given was {given}; name another run directory.")
     reports = [read_report(path) for path in paths]
-    runs = [_run(number, *given) for number, given in enumerate(zip(paths, reports, strict=True), 1)]
+    runs = [deployed_run(number, *given) for number, given in enumerate(zip(paths, reports, strict=True), 1)]
     images = _differing("held-out images differ", [report.images_digest[:8] for report in reports])
     images = _differing("runs are judged by different scores", [run.score for run in runs]) or images
     machines = _differing("hardware differs", [machine(report.hardware) for report in reports])
@@ -80,7 +80,8 @@ def compared(paths: Sequence[Path]) -> Comparison:
     return Comparison(tuple(runs), images or machines, tuple(text for text, applies in warnings.items() if applies))
 
 
-def _run(number: int, path: Path, report: Report) -> Run:
+def deployed_run(number: int, path: Path, report: Report) -> Run:
+    """Return a run's deployed artifact; a UsageError is raised for a report without one."""
     row = next((row for row in report.models if row.deployed), None)
     if row is None or "1" not in row.latency:
         lacks = "it has no deployed model, or no latency of it at batch 1"
