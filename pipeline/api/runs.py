@@ -135,6 +135,7 @@ def run(
     config: PathLike | Sequence[PathLike] = (),
     settings: Settings | None = None,
     output: PathLike | None = None,
+    mirror: str | None = None,
     num_processes: int = 1,
     progress: bool = True,
     verbose: bool = False,
@@ -162,6 +163,7 @@ def run(
         settings: anything else, by dotted name: ``{"distill.epochs": 100}``, or as texts: ``["distill.epochs=100"]``;
             these win over all others.
         output: the run directory; None for ``runs/`` and a name from the settings.
+        mirror: a URL such as ``s3://BUCKET/NAME`` where the run is kept too, and taken from where ``output`` is new.
         num_processes: processes that train together on this machine, one a GPU, and print their progress; they start
             here, or torchrun has started them.
         progress: whether to print a line a stage, and bars, to stderr.
@@ -199,6 +201,7 @@ def run(
         precisions=precisions,
         projector=projector,
         slim=slim,
+        mirror=mirror,
         seed=seed,
         config=config,
         settings=(*assignments(given_only(gates)), *assignments(settings)),
