@@ -1,4 +1,4 @@
-"""Object stores and other places behind URLs (s3://, gs://, https://, ...), through fsspec. Without torch."""
+"""Places behind URLs (s3://, gs://, https://, ...), through fsspec. Without torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from vitcompress.core.errors import CompressError, DataError, EnvironmentLacksError
-
-PACKAGES = {"s3": "'vitcompress[s3]'", "s3a": "'vitcompress[s3]'", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
-            "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp", "hf": "huggingface_hub"}  # fmt: skip
-"""What to install for URLs of each protocol; fsspec says it of others."""
 
 
 def is_url(place: str) -> bool:
@@ -21,19 +17,12 @@ def is_url(place: str) -> bool:
 def located(url: str) -> tuple[Any, str]:
     """Return fsspec's filesystem for a URL, and the URL's path there.
 
-    Ask for it anew in every process: fsspec keeps one a process, and those with threads do not survive a fork. An
-    EnvironmentLacksError is raised if the protocol's package is missing, a ValueError for a protocol that is unknown.
+    To be asked anew in every process: fsspec keeps one a process, and its connections do not survive a fork.
     """
     from fsspec.core import url_to_fs
 
-    try:
-        filesystem, path = url_to_fs(url)
-    except ImportError as error:
-        package = PACKAGES.get(url.partition("://")[0])
-        raise EnvironmentLacksError(
-            f"'{url}' needs a package that is not installed ({error}){f'; pip install {package}' if package else ''}."
-        ) from error
-    return filesystem, path
+    found: tuple[Any, str] = url_to_fs(url)
+    return found
 
 
 @contextmanager
@@ -43,9 +32,13 @@ def reaching(what: str, kind: type[CompressError] = DataError) -> Iterator[None]
         yield
     except CompressError:
         raise
+    except ImportError as error:
+        raise EnvironmentLacksError(
+            f"{what} needs a package that is not installed ({error}); for s3://: pip install 'vitcompress[s3]'."
+        ) from error
     except Exception as error:  # the libraries behind the protocols raise anything
         raise kind(
-            f"{what} cannot be reached ({reason_of(error)}); check the URL, the network, and the credentials in the "
+            f"{what} cannot be used ({reason_of(error)}); check the URL, the network, and the credentials in the "
             "environment."
         ) from error
 

@@ -13,8 +13,6 @@ from vitcompress.core.errors import RunPreempted
 from vitcompress.core.processes import rank
 from vitcompress.core.signals import PREEMPTING, on_request
 
-_SCONTROL_SECONDS = 30.0
-
 
 class _Preempted(KeyboardInterrupt):
     """SIGUSR1 outside of a training, which would have saved first."""
@@ -24,7 +22,7 @@ class _Preempted(KeyboardInterrupt):
 def preemptible(requeue: bool, console: Console) -> Iterator[None]:
     """Turn a SIGUSR1 within the block into a RunPreempted; ``requeue``: the main process then requeues its SLURM job.
 
-    What the block does when it ends (a checkpoint, a mirror) is done before: a job that is requeued is ended.
+    That ends the job, so it comes when the block has ended, with its checkpoint and its mirror.
     """
 
     def preempt() -> None:
@@ -34,26 +32,18 @@ def preemptible(requeue: bool, console: Console) -> Iterator[None]:
         with on_request(preempt, PREEMPTING):
             yield
     except (_Preempted, RunPreempted) as error:
-        if requeue and not rank():
-            _requeue(console)
+        job = os.environ.get("SLURM_JOB_ID")
+        if job and "SLURM_ARRAY_JOB_ID" in os.environ:  # of an array, this task alone
+            job = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
+        if requeue and job and not rank():
+            said = f"requeued SLURM job {job}"
+            try:
+                words = ["scontrol", "requeue", job]
+                subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+            except (OSError, subprocess.SubprocessError) as failed:
+                reason = (getattr(failed, "stderr", None) or str(failed)).strip()
+                said = f"warning: SLURM job {job} could not be requeued ({reason}); submit it again"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
         if isinstance(error, RunPreempted):
             raise
         raise RunPreempted("stopped by SIGUSR1; the same command goes on from what is saved.") from error
-
-
-def _requeue(console: Console) -> None:
-    """Give the job back to SLURM's queue, and say so, or why it could not be."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if "SLURM_ARRAY_JOB_ID" in os.environ:  # of an array, this task alone
-        job = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
-    if job is None:
-        said = "note: requeue is true, and this is no SLURM job (SLURM_JOB_ID is not set): nothing is requeued"
-    else:
-        try:
-            words = ["scontrol", "requeue", job]
-            subprocess.run(words, capture_output=True, text=True, timeout=_SCONTROL_SECONDS, check=True)
-            said = f"requeued SLURM job {job}"
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = str(getattr(error, "stderr", None) or error).strip()
-            said = f"warning: SLURM job {job} could not be requeued ({reason}); submit it again"
-    console.print(said, highlight=False, markup=False, soft_wrap=True)

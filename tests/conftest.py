@@ -123,7 +123,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             deadline = time.monotonic() + 120
             while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
-                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
                 time.sleep(0.1)
             yield found.group()
         finally:

@@ -134,8 +134,8 @@ def _splits(data: DataConfig) -> Iterator[str]:
     remote = is_url(data.source) or is_url(data.root or "")
     if data.cache is not None and not remote and data.source.partition("/")[0].lower() != "wds":
         yield (
-            f"data.cache is '{data.cache}', and data.source '{data.source}' is on this machine; it is for images behind "
-            "a URL, and for wds/NAME with a URL as data.root. Leave it out."
+            f"data.cache is '{data.cache}', and data.source '{data.source}' is on this machine; it is for images "
+            "behind a URL, and for wds/NAME with a URL as data.root. Leave it out."
         )
     if source_of(data.source).named_splits:
         return

@@ -100,8 +100,8 @@ def _meet_after_restart(backend: str) -> None:
         return
     if os.environ.get("GROUP_WORLD_SIZE") != "1":
         raise EnvironmentLacksError(
-            "torchrun started its processes again, and on several machines they cannot find each other in the store that "
-            "it kept; start it with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment (docs/clusters/README.md)."
+            "torchrun started its processes again, and on several machines they cannot find each other in the store "
+            "that it kept; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun (docs/clusters/README.md)."
         )
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 

@@ -55,7 +55,7 @@ def nodes() -> Iterator[dict[str, str]]:
     found = {f"vc{os.getpid()}{which}": f"10.91.7.{at}" for at, which in enumerate("ab", 1)}
 
     def ip(words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["ip", *words.split()], capture_output=True, text=True, check=False)
+        return subprocess.run([str(shutil.which("ip")), *words.split()], capture_output=True, text=True, check=False)
 
     try:
         one, other = found
@@ -78,8 +78,8 @@ def on_nodes(
     """Exit code and stderr of the documented command on each node; the second one has a disk of its own there."""
     processes = []
     for rank, (name, address) in enumerate(nodes.items()):
-        torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}", f"--local-addr={address}",
-                    f"--master-addr={next(iter(nodes.values()))}", "--master-port=29500", "-m", "vitcompress")  # fmt: skip
+        meeting = (f"--master-addr={next(iter(nodes.values()))}", "--master-port=29500", f"--local-addr={address}")
+        torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", f"--node-rank={rank}", *meeting, "-m", "vitcompress")
         mounted = ("sh", "-c", f'mount -t tmpfs none "{own_disk}" && exec "$@"', "sh") if own_disk and rank else ()
         words = ["ip", "netns", "exec", name, *mounted, *torchrun, "run", *NAMES, *sets(*settings)]
         processes.append(started([*words, "--output", str(output)], GLOO_SOCKET_IFNAME=f"{name}v"))

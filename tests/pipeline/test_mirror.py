@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +78,27 @@ def test_checkpoints_are_brought_while_the_run_goes_on(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(module, "_COPIED", 10)  # larger ones are linked
     seen: list[Any] = []
     real = Mirror.upload
 
     def upload(self: Mirror) -> None:
         real(self)
-        seen.append(list(self.root.glob("checkpoints/*/*/*"))[0].name)
+        seen.append(next(self.root.glob("checkpoints/*/*/*")).name)
 
     monkeypatch.setattr(Mirror, "upload", upload)
-    with pytest.raises(RunInterrupted), mirrored(f"{bucket}/run", tmp_path / "run", quiet()):
-        begun(tmp_path / "run")
-        while not seen:
-            pass
-        step(tmp_path / "run", 2)
-        raise RunInterrupted("stopped on request")
+
+    def stopped() -> None:
+        with mirrored(f"{bucket}/run", tmp_path / "run", quiet()):
+            begun(tmp_path / "run")
+            while not seen:
+                time.sleep(0.05)
+            step(tmp_path / "run", 2)
+            raise RunInterrupted("stopped on request")
+
+    with pytest.raises(RunInterrupted):
+        stopped()
     assert (seen[0], seen[-1]) == ("step-00000001-000001", "step-00000002-000001")
     keep(f"{bucket}/run", tmp_path / "new")
-    assert files(tmp_path / "new") == {**files(tmp_path / "run"), **{}} or True
     assert (tmp_path / "new" / CHECKPOINT.format(2)).is_file()
 
 
@@ -107,20 +111,16 @@ def test_an_upload_that_is_cut_off_leaves_the_one_before(
     mirror.upload()
     expected = {name: content for name, content in files(tmp_path / "run").items() if name != "cache/answers"}
     step(tmp_path / "run", 2)
-    filesystem = type(fsspec.url_to_fs(url)[0])
+    store = fsspec.url_to_fs(url)[0]
 
-    class KilledError(Exception):
-        pass
-
-    def killed(self: Any, source: Any, target: Any, *given: Any, **more: Any) -> None:
-        if dies_at == "put":  # half of the files are there
-            for one, other in list(zip(source, target, strict=True))[:1]:
-                self.put_file(one, other)
-        raise KilledError
+    def killed(source: Any, target: Any) -> None:
+        if dies_at == "put":  # one of the files is there
+            store.put_file(source[0], target[0])
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(filesystem, dies_at, killed)
-        with pytest.raises(KilledError):
+        patch.setattr(store, dies_at, killed)
+        with pytest.raises(KeyboardInterrupt):
             mirror.upload()
     keep(url, tmp_path / "new")
     assert files(tmp_path / "new") == expected
@@ -133,13 +133,13 @@ def test_what_cannot_be_trusted_or_reached_is_refused(bucket: str, tmp_path: Pat
     with pytest.raises(UsageError, match="holds another run than"):
         keep(url, begun(tmp_path / "other", "two"))
     filesystem, base = fsspec.url_to_fs(url)
-    (damaged,) = [path for path in objects(url) if b"step 1" in filesystem.cat_file(f"{base}{path}")][:1]
+    damaged = next(path for path in objects(url) if b"step 1" in filesystem.cat_file(f"{base}{path}"))
     filesystem.pipe_file(f"{base}{damaged}", b"other bytes")
     with pytest.raises(UsageError, match=r"is damaged: checkpoints/.*model\.bin has another SHA-256"):
         keep(url, tmp_path / "new")
-    filesystem.pipe_file(f"{base}/run.json", b'{"sha256": "0", "content": "{}"}')
-    with pytest.raises(UsageError, match=r"run\.json' is damaged"):
+    filesystem.pipe_file(f"{base}/run.json", b'{"files": ')
+    with pytest.raises(EnvironmentLacksError, match=r"cannot be used \(Expecting value"):
         keep(url, tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(EnvironmentLacksError, match=r"mirror 's3://no-such-bucket-here/run' cannot be reached"):
+    with pytest.raises(EnvironmentLacksError, match=r"mirror 's3://no-such-bucket-here/run' cannot be used"):
         keep("s3://no-such-bucket-here/run", tmp_path / "new")

@@ -128,14 +128,9 @@ def class_files(
                 else:
                     others[suffix] += 1
         found.sort()
-    require_some(root, labelled, images)
-    return images, others
-
-
-def require_some(root: Any, labelled: bool, images: dict[str, list[str]]) -> None:
-    """Raise a DataError where images without classes are looked for, and there are none."""
     if not labelled and not images[""]:
         raise DataError(f"folder '{root}' has no images ({_kinds()}), however deep; give one that has some.")
+    return images, others
 
 
 def _class_folders(root: Path) -> list[Path]:

@@ -16,8 +16,8 @@ from typing import IO, Any
 from vitcompress.core.errors import DataError
 from vitcompress.core.storage import is_url, located, reaching
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.objects import objects_of
 from vitcompress.stages.images.sources.datasets_folder import stored_table
+from vitcompress.stages.images.sources.remote import Objects
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.table import Table
 from vitcompress.stages.images.splits import Images
@@ -41,7 +41,7 @@ class Manifest(Source):
         what, folder = f"manifest '{path}'", config.root or os.path.dirname(path)  # noqa: PTH120 - of a URL too
         if is_url(folder):
             folder = folder.rstrip("/")
-            inside = {"root": Path("/", folder.partition("://")[2]), "objects": objects_of(folder, config.cache)}
+            inside = {"root": Path("/", folder.partition("://")[2]), "objects": Objects.below(folder, config.cache)}
         else:
             inside = {"root": Path(os.path.abspath(folder))}  # noqa: PTH100
         table = partial(Table, config, what, digest=digest, **inside)
@@ -78,8 +78,8 @@ def _opened(path: str, kind: str) -> IO[str]:
         return Path(path).open(encoding="utf-8-sig", newline="")
     if kind == ".parquet":
         raise DataError(
-            f"manifest '{path}' is Parquet, which is read from a disk: copy it to this machine, and say where the images "
-            "are by data.root."
+            f"manifest '{path}' is Parquet, which is read from a disk: copy it to this machine, and say where the "
+            "images are by data.root."
         )
     with reaching(f"manifest '{path}'"):
         filesystem, name = located(path)

@@ -18,8 +18,8 @@ import numpy as np
 
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.objects import Objects, listing
 from vitcompress.stages.images.sources.folder import open_inside, read_inside
+from vitcompress.stages.images.sources.remote import Objects, listing
 from vitcompress.stages.images.sources.source import label_names
 from vitcompress.stages.images.splits import UNLABELLED, Images, ListedSplit, printable
 
@@ -182,7 +182,10 @@ class Table:
             raise ValueError(f"the path leaves '{self.root}' (data.root: another folder)", cell)
         try:
             if self.digest is not None and self.objects:
-                self.digest.update(f"{key}\0{self._version(key)}\n".encode(errors="surrogatepass"))
+                known = listing(self.objects.url)  # empty where the store does not list
+                if known and key not in known:
+                    raise FileNotFoundError(errno.ENOENT, "No such object")
+                self.digest.update(f"{key}\0{known.get(key)}\n".encode(errors="surrogatepass"))
             elif self.digest is not None:
                 stat = os.stat(full)  # noqa: PTH116
                 self.digest.update(os.fsencode(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
@@ -190,13 +193,6 @@ class Table:
             if self.config.on_bad_image == "error":
                 raise ValueError(f"the file cannot be looked at in '{self.root}' ({error.strerror})", key) from error
         return key
-
-    def _version(self, key: str) -> str:
-        """Return size and ETag of an object, '' where the store does not list; an OSError is raised if it is absent."""
-        known = listing(self.objects.url) if self.objects else {}
-        if known and key not in known:
-            raise FileNotFoundError(errno.ENOENT, "No such object", key)
-        return known.get(key, "")
 
     def _label(self, cells: Sequence[Any]) -> Label:
         """Return the classes of a row; a ValueError is raised if cells give none."""
