@@ -38,7 +38,7 @@ class Folder(Source):
         held-out class is not in training (unless the task is embedding), or a training class has no images. Images
         without classes (``data.labelled``) are all of one, in train/ and val/ where both are there.
         """
-        source = self._root(config)
+        source = require_folder(Path(config.source))
         val_root = next((source / name for name in _VAL_NAMES if (source / name).is_dir()), None)
         has_train = (source / "train").is_dir()
         if not (config.labelled or (has_train and val_root)):
@@ -51,21 +51,21 @@ class Folder(Source):
                 "split."
             )
         root = source / "train" if has_train else source
-        train, skipped = self._files(root, config.labelled, config.pixel.suffixes)
+        train, skipped = class_files(root, config.labelled, config.pixel.suffixes)
         _require_classes(root, train, config.pixel.suffixes)
         classes = tuple(train)
-        split = self._listed(root, "train/" if has_train else "", classes, train)
+        split = _split(root, "train/" if has_train else "", classes, train)
         if val_root is None:
             return Images(classes, split, None, skipped=skipped)
-        val, others = self._files(val_root, config.labelled, config.pixel.suffixes)
+        val, others = class_files(val_root, config.labelled, config.pixel.suffixes)
         strangers = [name for name, files in val.items() if files and name not in train]
         if config.task == "embedding":  # nothing is learned of classes; they judge alone
             classes = tuple(sorted({*train, *strangers}))
-            split = self._listed(root, "train/", classes, train)
+            split = _split(root, "train/", classes, train)
         elif strangers:
             shown = ", ".join(strangers[:_SHOWN])
             raise DataError(f"classes in '{val_root}' missing from '{root}': {shown}; add or remove them.")
-        held_out = self._listed(val_root, f"{val_root.name}/", classes, val)
+        held_out = _split(val_root, f"{val_root.name}/", classes, val)
         if not len(held_out):
             raise DataError(
                 f"held-out folder '{val_root}' has no images; add some, or give one folder of class folders."
@@ -76,17 +76,6 @@ class Folder(Source):
         """Return the digest of all files' names, sizes and times."""
         return [tree_digest(require_folder(Path(config.source)))]
 
-    def _root(self, config: DataConfig) -> Any:
-        """Return the folder, a Path; a DataError is raised if there is none."""
-        return require_folder(Path(config.source))
-
-    def _files(self, root: Any, labelled: bool, suffixes: Set[str]) -> tuple[dict[str, list[str]], Counter[str]]:
-        return class_files(root, labelled, suffixes)
-
-    def _listed(self, root: Any, prefix: str, classes: Sequence[str], files: dict[str, list[str]]) -> ListedSplit:
-        items = [(file, index) for index, name in enumerate(classes) for file in files.get(name, ())]
-        return ListedSplit(items, partial(open_inside, root), root, prefix, partial(read_inside, root))
-
 
 def open_inside(root: Path, relative: str, channels: Channels = RGB) -> Any:
     """Return the image file at a path inside ``root``, as ``open_image`` does."""
@@ -96,6 +85,11 @@ def open_inside(root: Path, relative: str, channels: Channels = RGB) -> Any:
 def read_inside(root: Path, relative: str) -> bytes:
     """Return the bytes of the file at a path inside ``root``."""
     return (root / relative).read_bytes()
+
+
+def _split(root: Path, prefix: str, classes: Sequence[str], files: dict[str, list[str]]) -> ListedSplit:
+    items = [(file, index) for index, name in enumerate(classes) for file in files.get(name, ())]
+    return ListedSplit(items, partial(open_inside, root), root, prefix, partial(read_inside, root))
 
 
 def require_folder(
@@ -139,26 +133,21 @@ def _class_folders(root: Path) -> list[Path]:
         entries = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise unlisted(error, root) from error
-    require_class_folders(root, [entry.name for entry in entries])
-    return entries
-
-
-def require_class_folders(root: Any, names: Sequence[str]) -> None:
-    """Raise a DataError where there are no class folders, or they are named like splits."""
-    if not names:
+    if not entries:
         raise DataError(
             f"data folder '{root}' has no class folders with images ({_kinds()}); see docs/data.md (images without "
             "labels: --set data.labelled=false)."
         )
-    if all(name.casefold() in _SPLIT_NAMES for name in names):  # else a problem of two classes comes of them
-        quoted = ", ".join(f"'{name}'" for name in names)
+    if all(entry.name.casefold() in _SPLIT_NAMES for entry in entries):  # else a problem of two classes comes of them
+        names = ", ".join(f"'{entry.name}'" for entry in entries)
         raise DataError(
-            f"folders in '{root}' are named like splits, not like classes: {quoted}; name splits exactly train/ and "
+            f"folders in '{root}' are named like splits, not like classes: {names}; name splits exactly train/ and "
             "val/ (or validation/), or give one folder of class folders to be split."
         )
+    return entries
 
 
-def _require_classes(root: Any, files: dict[str, list[str]], suffixes: Set[str]) -> None:
+def _require_classes(root: Path, files: dict[str, list[str]], suffixes: Set[str]) -> None:
     """Refuse training folders that are no classes; an empty one is mostly a broken copy."""
     empty = [f"'{name}'" for name, found in files.items() if not found]
     if empty:

@@ -16,8 +16,8 @@ from typing import IO, Any
 from vitcompress.core.errors import DataError
 from vitcompress.core.storage import is_url, located, reaching
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.objects import Objects
 from vitcompress.stages.images.sources.datasets_folder import stored_table
-from vitcompress.stages.images.sources.remote import Objects
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.table import Table
 from vitcompress.stages.images.splits import Images
@@ -39,12 +39,9 @@ class Manifest(Source):
         """Return the images of the rows; raises as ``Table`` does, or where the file cannot be read."""
         path, kind = config.source, Path(config.source).suffix.lower()
         what, folder = f"manifest '{path}'", config.root or os.path.dirname(path)  # noqa: PTH120 - of a URL too
-        if is_url(folder):
-            folder = folder.rstrip("/")
-            inside = {"root": Path("/", folder.partition("://")[2]), "objects": Objects.below(folder, config.cache)}
-        else:
-            inside = {"root": Path(os.path.abspath(folder))}  # noqa: PTH100
-        table = partial(Table, config, what, digest=digest, **inside)
+        objects = Objects.below(folder, config.cache) if is_url(folder) else None
+        root = objects.root if objects else Path(os.path.abspath(folder))  # noqa: PTH100
+        table = partial(Table, config, what, root=root, digest=digest, objects=objects)
         try:
             with _opened(path, kind) as file:
                 if kind == ".parquet":

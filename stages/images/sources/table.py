@@ -18,8 +18,8 @@ import numpy as np
 
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.objects import Objects, listing
 from vitcompress.stages.images.sources.folder import open_inside, read_inside
-from vitcompress.stages.images.sources.remote import Objects, listing
 from vitcompress.stages.images.sources.source import label_names
 from vitcompress.stages.images.splits import UNLABELLED, Images, ListedSplit, printable
 
@@ -56,7 +56,7 @@ class Table:
     pictures: Mapping[str, tuple[Callable[[int], Any], Callable[[int], bytes]]] = field(default_factory=dict)
     """Columns that hold images: ``load`` and ``read`` of ``ListedSplit``, by the number of a row from 0 on."""
     objects: Objects | None = None
-    """Where paths are of objects behind a URL; ``root`` is then where that is as a path."""
+    """Where paths are of objects behind a URL; ``root`` is then theirs."""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Class names in order, of columns that have them."""
 

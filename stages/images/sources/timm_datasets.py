@@ -14,8 +14,8 @@ from vitcompress.core.errors import DataError
 from vitcompress.core.images import UNREADABLE, as_rgb, reason_of
 from vitcompress.core.storage import is_url, located
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.objects import listing_digest
 from vitcompress.stages.images.sources.folder import open_inside
-from vitcompress.stages.images.sources.remote import listing_digest
 from vitcompress.stages.images.sources.shards import indexed
 from vitcompress.stages.images.sources.source import Source, label_names
 from vitcompress.stages.images.splits import Images, StreamSplit, class_of

@@ -19,8 +19,8 @@ from vitcompress.core.errors import DataError, EnvironmentLacksError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.loaders import eval_loader
+from vitcompress.stages.images.objects import listing
 from vitcompress.stages.images.sources import data_digest, open_images, source_of
-from vitcompress.stages.images.sources.remote import listing
 
 SPEC = PreprocessSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 
@@ -48,7 +48,6 @@ def test_class_folders_in_a_bucket_are_those_of_a_disk(bucket: str, digits_folde
     config = DataConfig(source=f"{bucket}/digits", cache=str(tmp_path / "kept"))
     there, here = open_images(config), open_images(DataConfig(source=str(digits_folder)))
     assert there.classes == here.classes
-    assert there.skipped == {".txt": 1}
     assert [label for _, label in there.train.items] == [label for _, label in here.train.items]
 
     def pixels(split: Any, workers: int) -> Any:
@@ -114,7 +113,7 @@ def test_a_manifest_on_a_web_server(digits_folder: Path, tmp_path: Path) -> None
         images = open_images(DataConfig(source=f"{url}/list.csv"))
         found = [image for split in (images.train, images.val) for image, _ in split]
         assert sorted(int(np.asarray(image)[0, 0, 0]) for image in found) == [*range(8)]
-        with pytest.raises(DataError, match="does not list its files; give a manifest"):
+        with pytest.raises(DataError, match="or does not list them; of a web server, give a manifest"):
             open_images(DataConfig(source=url))
         server.shutdown()
 
