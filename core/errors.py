@@ -9,6 +9,7 @@
     ├── ProcessLost             75   another process of the same training is gone; never the first cause, and a
     │                                launcher passes on that one's code
     └── RunInterrupted         130   stopped on request; the same command resumes
+        └── RunPreempted        85   likewise, by SIGUSR1: the machine is about to be taken away
 
 Every message is one or two sentences: what was wrong, the value given, what is allowed, what to do next.
 """
@@ -86,3 +87,9 @@ class RunInterrupted(CompressError):  # noqa: N818 - stopping on request is no e
 def nearest(given: str, allowed: Iterable[str], count: int = 5) -> str:
     """Return the allowed values most like ``given``, as ``a, b, c``; empty when nothing comes near."""
     return ", ".join(difflib.get_close_matches(given, list(allowed), n=count, cutoff=0.5))
+
+
+class RunPreempted(RunInterrupted):
+    """Stopped by SIGUSR1, by which a scheduler announces that it takes the machine away; the same command resumes."""
+
+    exit_code = 85

@@ -15,6 +15,8 @@ from types import FrameType
 
 ECHO_SECONDS = 1.0
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+PREEMPTING = tuple(filter(None, [getattr(signal, "SIGUSR1", None)]))
+"""What a scheduler announces with that it will take the machine away; nothing on Windows."""
 _last: list[float] = []
 """When the last request came, if one did, in whichever block."""
 

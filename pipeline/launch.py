@@ -22,9 +22,11 @@ from vitcompress.core.errors import (
     ProcessLost,
     ResultError,
     RunInterrupted,
+    RunPreempted,
     UsageError,
 )
 from vitcompress.core.processes import own_program
+from vitcompress.core.signals import PREEMPTING
 from vitcompress.pipeline.api.arguments import COMMAND, launched
 from vitcompress.pipeline.machine import threads_each
 
@@ -114,14 +116,14 @@ def _start(processes: int, arguments: Sequence[str], command: str) -> list[subpr
 
 @contextmanager
 def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass SIGINT, SIGTERM and, as the latter, SIGHUP on to every process."""
+    """Pass SIGINT, SIGTERM, SIGUSR1 and, as SIGTERM, SIGHUP on to every process."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
-                child.send_signal(number if number == signal.SIGINT else signal.SIGTERM)
+                child.send_signal(signal.SIGTERM if number == hangup else number)
 
-    watched = [signal.SIGINT, signal.SIGTERM]
+    watched = [signal.SIGINT, signal.SIGTERM, *PREEMPTING]
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows; and left alone where nohup has it ignored
     watched += [hangup] if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN else []
     previous = {number: signal.signal(number, forward) for number in watched}
@@ -142,7 +144,7 @@ def _wait(children: list[subprocess.Popen[bytes]]) -> dict[int, int]:
         if None not in codes or (deadline is not None and time.monotonic() > deadline):
             return failed
         if failed and deadline is None:
-            stopping = RunInterrupted.exit_code in failed.values()
+            stopping = {RunInterrupted.exit_code, RunPreempted.exit_code} & {*failed.values()}
             deadline = time.monotonic() + (_STOPPING_SECONDS if stopping else _GRACE_SECONDS)
         time.sleep(_POLL_SECONDS)
 
@@ -170,6 +172,6 @@ def _error(processes: int, rank: int, code: int) -> CompressError:
             f"rank {rank} of {processes} died (killed by {name}{more}), and the run with it; "
             "the same command goes on from the last checkpoint."
         )
-    kinds = (EnvironmentLacksError, ProcessLost, ResultError, RunInterrupted)
+    kinds = (EnvironmentLacksError, ProcessLost, ResultError, RunInterrupted, RunPreempted)
     kind = next((kind for kind in kinds if kind.exit_code == code), UsageError)
     return kind(f"rank {rank} of {processes} ended with exit code {code}; its message is above.")

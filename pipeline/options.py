@@ -75,6 +75,9 @@ config_options = _adding(
         metavar="LIST",
         help="Send the run to wandb, mlflow, tensorboard, trackio, with commas.  [default: nowhere]",
     ),
+    click.option(
+        "--mirror", metavar="URL", help="Keep the run behind s3://... too; go on from there on a new machine."
+    ),
     click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
     click.option("--config", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."),
     settings_option("Any setting, e.g. distill.epochs=100."),

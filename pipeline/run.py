@@ -19,7 +19,9 @@ from vitcompress.core.processes import world_size
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, with_absolute_paths
 from vitcompress.pipeline.elsewhere.result import FOLDER, read_result, write_result
+from vitcompress.pipeline.mirror import mirrored
 from vitcompress.pipeline.plan import STAGES, with_needs
+from vitcompress.pipeline.preemption import preemptible
 from vitcompress.pipeline.report.files import report_if_complete, report_of
 from vitcompress.pipeline.report.terminal import text
 from vitcompress.pipeline.request import default_output, identity, refuse_inside_data
@@ -53,20 +55,22 @@ def run_all(
     config = with_absolute_paths(config)
     root = output or default_output(config)
     runner = Runner(RunDirectory(root), console, verbose=verbose)
-    if world_size() == 1:
-        _run_all(config, command, runner, last)
-        return True
-    from vitcompress.stages.training.processes import Together
-
-    with closing(Together(config.device, 60 * config.distill.timeout_minutes)) as together:
-        if together.main:
-            with together.leading():
-                runner.together = together
+    with preemptible(config.requeue, console):
+        if world_size() == 1:
+            with mirrored(config.mirror, root, console):
                 _run_all(config, command, runner, last)
-        else:
-            console.quiet = True
-            follow(together, console)
-        return together.main
+            return True
+        from vitcompress.stages.training.processes import Together
+
+        with closing(Together(config.device, 60 * config.distill.timeout_minutes)) as together:
+            if together.main:
+                with together.leading(), mirrored(config.mirror, root, console):
+                    runner.together = together
+                    _run_all(config, command, runner, last)
+            else:
+                console.quiet = True
+                follow(together, console)
+            return together.main
 
 
 def _run_all(config: RunConfig, command: str, runner: Runner, last: str) -> None:

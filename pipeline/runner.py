@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,9 @@ from vitcompress.pipeline.plan import BY_NAME, Stage
 
 if TYPE_CHECKING:
     from vitcompress.stages.training.processes import Together
+
+_SEEN_SECONDS = 20.0
+"""Until what the main process wrote is seen on another machine: NFS keeps for seconds what it knows of a folder."""
 
 
 @dataclass
@@ -135,6 +139,7 @@ class Runner:
         if self.together is None or not stage.collective or stage.idle(config):
             return carry_out(self, stage, config, print_of)
         call = {"stage": stage.name, "run": str(self.run.root.resolve()), "fingerprint": print_of}
+        call["created"] = self.run.state()["created"]
         self.together.tell({**call, "config": config.model_dump(mode="json")})
         with self.together.at_work():
             return carry_out(self, stage, config, print_of)
@@ -178,8 +183,21 @@ def follow(together: Together, console: Console) -> None:
     while (call := together.hear()) is not None:
         config = validate(call["config"])
         runner = Runner(RunDirectory(Path(call["run"])), console)
+        _require_same_disk(runner.run, call["created"])
         stage = BY_NAME[call["stage"]]
         for need in stage.reads(config):
             runner.records[need] = runner.run.load_record(need, BY_NAME[need].record)
         with suppress(LeftToMain), together.at_work():
             carry_out(runner, stage, config, call["fingerprint"])
+
+
+def _require_same_disk(run: RunDirectory, created: str) -> None:
+    """Raise a UsageError where this process does not see the main one's run; a network's disk may show it late."""
+    deadline = time.monotonic() + _SEEN_SECONDS
+    while not (run.state_path.is_file() and run.state()["created"] == created):
+        if time.monotonic() > deadline:
+            raise UsageError(
+                f"'{run.root}' on machine {platform.node()} is not the run of the main process; give an --output on a "
+                "disk that all machines see."
+            )
+        time.sleep(0.5)

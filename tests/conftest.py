@@ -6,7 +6,10 @@ import functools
 import gc
 import io
 import os
+import re
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +109,44 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for number, pixels in enumerate(images):
                 digit_image(pixels).save(folder / f"{number:03d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an S3 service of this machine, in a process of its own."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("w") as file:
+        words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        server = subprocess.Popen(words, stdout=file, stderr=file)
+        try:
+            deadline = time.monotonic() + 120
+            while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+                assert server.poll() is None, log.read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield found.group()
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty bucket, and the environment by which it is reached, of child processes too."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"bucket-{time.monotonic_ns()}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

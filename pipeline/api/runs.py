@@ -167,6 +167,7 @@ def run(
     settings: Settings | None = None,
     track: str | Sequence[str] | None = None,
     output: PathLike | None = None,
+    mirror: str | None = None,
     num_processes: int = 1,
     progress: bool = True,
     verbose: bool = False,
@@ -195,6 +196,7 @@ def run(
             these win over all others.
         track: what to send the run to while it goes on: ``wandb``, ``mlflow``, ``tensorboard``, ``trackio``.
         output: the run directory; None for ``runs/`` and a name from the settings.
+        mirror: a URL such as ``s3://BUCKET/NAME`` where the run is kept too, and taken from where ``output`` is new.
         num_processes: processes that train together on this machine, one a GPU, and print their progress; they start
             here, or torchrun has started them.
         progress: whether to print a line a stage, and bars, to stderr.
@@ -232,6 +234,7 @@ def run(
         precisions=precisions,
         projector=projector,
         slim=slim,
+        mirror=mirror,
         seed=seed,
         config=config,
         track=track,

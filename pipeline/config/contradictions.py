@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vitcompress.core.network_names import split_tag
+from vitcompress.core.storage import is_url
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.sources import source_of
@@ -130,10 +131,11 @@ def _embedding(config: RunConfig) -> Iterator[str]:
 
 def _splits(data: DataConfig) -> Iterator[str]:
     """Only prefixed datasets and tables have splits with names, and only shards are copied."""
-    if data.cache is not None and data.source.partition("/")[0].lower() != "wds":
+    remote = is_url(data.source) or is_url(data.root or "")
+    if data.cache is not None and not remote and data.source.partition("/")[0].lower() != "wds":
         yield (
-            f"data.cache is '{data.cache}', and data.source '{data.source}' has no shards to copy; it is for wds/NAME "
-            "with a URL as data.root. Leave it out."
+            f"data.cache is '{data.cache}', and data.source '{data.source}' is on this machine; it is for images "
+            "behind a URL, and for wds/NAME with a URL as data.root. Leave it out."
         )
     if source_of(data.source).named_splits:
         return

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from vitcompress.core.errors import UsageError, nearest
 from vitcompress.core.network_names import origin_of
 from vitcompress.core.renamed import new_settings
+from vitcompress.core.storage import is_url
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.model import CheckSettings, RunConfig
@@ -44,6 +45,7 @@ _FLAGS = {
     "track": "tracking.trackers",
     "seed": "seed",
     "image_size": "image_size",
+    "mirror": "mirror",
 }
 """Options of the command line that are settings."""
 
@@ -222,7 +224,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the config with its folders and files absolute, so that the run can be continued from any folder."""
 
     def absolute(path: str | None) -> str | None:
-        return os.path.abspath(Path(path).expanduser()) if path else path  # noqa: PTH100 - resolve() follows links
+        if not path or is_url(path):
+            return path
+        return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - resolve() follows links
 
     source = config.data.source
     data = {

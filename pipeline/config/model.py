@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -26,6 +26,7 @@ class RunConfig(Record):
     """Everything that decides a run, but for the folder it is written to."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = frozenset({"mirror", "requeue"})
 
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of initial weights, order of images and augmentation."""
@@ -42,6 +43,11 @@ class RunConfig(Record):
     image_size: int | None = Field(None, gt=0)
     """Side of the input of both networks, pixels; a teacher whose patch does not divide it gets as many patches as the
     student has. An img_size in teacher.args or student.args goes before it. null: each network's own."""
+    mirror: str | None = Field(None, pattern=r"^\w[\w+.-]*://.")
+    """URL (`s3://BUCKET/NAME`) where the run is kept too: each checkpoint, each finished stage, and at the end bundle
+    and report. Where the run directory is new, the run is first taken from there (docs/clusters/README.md)."""
+    requeue: bool = False
+    """Whether a SLURM job that is stopped by SIGUSR1 is given back to the queue, once all is saved."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig
     student: StudentConfig

@@ -77,7 +77,8 @@ class DataConfig(Record):
     )
 
     source: str = Field("digits", min_length=1)
-    """`digits` (embedded), a folder of class folders (with or without train/ and val/), a name with timm's prefix
+    """`digits` (embedded), a folder of class folders (with or without train/ and val/) on this machine or behind a URL
+    (`s3://BUCKET/PREFIX` and what else fsspec knows), a name with timm's prefix
     (`hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`), a manifest (.csv, .tsv, .jsonl, .parquet), a folder that
     Hugging Face datasets wrote, or what a source of another package takes."""
     task: Task = "classification"
@@ -112,7 +113,8 @@ class DataConfig(Record):
     manifest and their order; labels that are none of the names are then refused, or count the lines from 0."""
     cache: str | None = None
     """Folder on this machine that WebDataset shards behind a URL are copied to, once; they are then read at any place,
-    as shards of this machine are. null: they are streamed, and fetched again for every pass."""
+    as shards of this machine are. null: they are streamed, and fetched again for every pass. Other images behind a URL
+    are kept there when they are first read; one that is replaced there is read anew."""
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """Share held out of each class when the source has no held-out split of its own."""
     sampling: Literal["uniform", "balanced"] = "uniform"

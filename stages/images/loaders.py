@@ -30,7 +30,7 @@ from vitcompress.stages.images.config import AugmentConfig
 from vitcompress.stages.images.crops import StoredCrop
 from vitcompress.stages.images.normalize import PixelErasing, normalized
 from vitcompress.stages.images.splits import ListedSplit, StreamSplit, evenly_spread
-from vitcompress.stages.images.workers import worker_init
+from vitcompress.stages.images.workers import worker_context, worker_init
 
 View = tuple[Tensor, int]
 VIEWS_VERSION = 2
@@ -246,6 +246,7 @@ def train_loader(
         sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views, weights=_weights_of(views)),
         drop_last=True,
         num_workers=_readers(views, workers),
+        multiprocessing_context=worker_context(workers),
         worker_init_fn=worker_init(),
         # Streams are told the epoch through their dataset object, which a process that lives on would not see change.
         persistent_workers=workers > 0 and not stream,
@@ -294,6 +295,7 @@ def ordered_loader(
         views,
         batch_size=batch_size,
         num_workers=_readers(views, workers),
+        multiprocessing_context=worker_context(workers),
         worker_init_fn=worker_init(),
         pin_memory=torch.cuda.is_available(),
     )

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.context import BaseContext
+from typing import Any
 
 import psutil
 
 from vitcompress.core.pillow import hush
+from vitcompress.core.signals import PREEMPTING
 
 _LOOK_SECONDS = 2.0
 """Between two looks at whether the main process still lives."""
+
+
+def worker_context(workers: int) -> BaseContext | None:
+    """Return the ``multiprocessing_context`` of every DataLoader here: loaders are forked with signals blocked.
+
+    torch starts a thread in a loader before its ``worker_init_fn`` runs (seen with torch 2.14, where the main process
+    had set its number of threads). A signal of the group would reach that thread and end the loader. None where nothing
+    is forked.
+    """
+    context = multiprocessing.get_context()
+    if not workers or context.get_start_method() != "fork":
+        return None
+
+    class Blocked(context.Process):  # type: ignore[name-defined,misc]  # of whichever context is the default
+        def start(self) -> None:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, *PREEMPTING})
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    forking: Any = type(context)()
+    forking.Process = Blocked
+    return forking  # type: ignore[no-any-return]
 
 
 def worker_init() -> Callable[[int], None]:

@@ -92,12 +92,17 @@ def _meet_after_restart(backend: str) -> None:
     """Form the group under a name of its own where torchrun has started all processes anew.
 
     Its agent keeps the store, which still has the addresses of the processes that died (seen with gloo, torch 2.14). Of
-    several machines each counts restarts for itself, so the names would differ, and nothing is done.
+    several machines each counts restarts for itself, so the names would differ: an EnvironmentLacksError is raised.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    ours = os.environ.get("GROUP_WORLD_SIZE") == "1" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if restarts == "0" or not ours or torch.distributed.is_initialized():
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if restarts == "0" or not kept or torch.distributed.is_initialized():
         return
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        raise EnvironmentLacksError(
+            "torchrun started its processes again, and on several machines they cannot find each other in the store "
+            "that it kept; set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun (docs/clusters/README.md)."
+        )
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     address, port, processes = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"))

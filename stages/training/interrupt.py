@@ -1,42 +1,49 @@
-"""SIGINT and SIGTERM as a request: finish the step, save, stop. A second one stops at once."""
+"""SIGINT, SIGTERM and SIGUSR1 as a request: finish the step, save, stop. A second one stops at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vitcompress.core.errors import CompressError, RunInterrupted
-from vitcompress.core.signals import on_request
+from vitcompress.core.errors import CompressError, RunInterrupted, RunPreempted
+from vitcompress.core.signals import PREEMPTING, on_request
 
 
 class StopRequest:
     """Whether the user asked to stop."""
 
     requested = False
+    preempted = False
+    """Whether a scheduler did, by SIGUSR1; ``requested`` is then set too."""
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Let the first SIGINT or SIGTERM within the block only set ``requested``.
+    """Let the first SIGINT, SIGTERM or SIGUSR1 within the block only set ``requested``.
 
     What fails after the request becomes a RunInterrupted: a signal to the whole group also ends helpers that know
-    nothing of it, such as compilers. Checkpoints are as they were.
+    nothing of it, such as compilers. Checkpoints are as they were. After a SIGUSR1, it becomes a RunPreempted.
     """
     stop = StopRequest()
 
     def request() -> None:
         stop.requested = True
 
-    with on_request(request):
+    def preempt() -> None:
+        stop.requested = stop.preempted = True
+
+    with on_request(request), on_request(preempt, PREEMPTING):
         try:
             yield stop
+        except RunInterrupted as error:
+            raise RunPreempted(str(error)) if stop.preempted else error from None
         except CompressError:
             raise
         except Exception as error:
             if not stop.requested:
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise RunInterrupted(
+            raise (RunPreempted if stop.preempted else RunInterrupted)(
                 f"stopped before the step at hand was done ({reason[0][:120]}); the same command goes on from the last "
                 "checkpoint."
             ) from error

@@ -271,7 +271,8 @@ class Training(TrainingState):
             return
         self.readings.read(progress)
         each = (time.monotonic() - self.read_at) / max(1, progress.steps - self.steps_read)
-        stopping, due, seconds = mean_of_all(self.accelerator, stop.requested, late, each)
+        stopping, due, seconds, preempted = mean_of_all(self.accelerator, stop.requested, late, each, stop.preempted)
+        stop.preempted = preempted > 0  # in any process
         steps = max(1, min(self.config.log_every, int(_READ_SECONDS / max(seconds, 1e-9))))
         self.read_at, self.read_next, self.steps_read = time.monotonic(), progress.steps + steps, progress.steps
         if stopping or due:

@@ -17,7 +17,7 @@ from vitcompress.core.records import CacheSummary
 from vitcompress.stages.distill.cache.chunks import Part, to_half
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.images.loaders import ViewKey
-from vitcompress.stages.images.workers import worker_init
+from vitcompress.stages.images.workers import worker_context, worker_init
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.monitor import Pace, progress_bar
 from vitcompress.stages.training.processes import any_process
@@ -101,6 +101,7 @@ def _compute(
         dataset,
         batch_sampler=([ViewKey(row % store.images, row // store.images) for row in rows] for rows in every),
         num_workers=context.workers if every else 0,
+        multiprocessing_context=worker_context(context.workers if every else 0),
         worker_init_fn=worker_init(),
         generator=torch.Generator().manual_seed(0),  # its own: the training's must not notice
         pin_memory=accelerator.device.type == "cuda",

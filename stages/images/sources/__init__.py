@@ -27,6 +27,7 @@ from vitcompress.stages.images.sources.digits import Digits
 from vitcompress.stages.images.sources.folder import Folder, open_inside, require_folder
 from vitcompress.stages.images.sources.manifest import Manifest
 from vitcompress.stages.images.sources.pack import Pack
+from vitcompress.stages.images.sources.remote import RemoteFolder
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
 from vitcompress.stages.images.sources.unlabelled import with_unlabelled, without_labels
@@ -38,7 +39,7 @@ from vitcompress.stages.images.tree import tree_digest
 
 GROUP = "vitcompress.sources"
 _FIRST = (Digits(), TimmDatasets(), Pack())
-_LAST = (Manifest(), DatasetsFolder(), Folder())
+_LAST = (Manifest(), RemoteFolder(), DatasetsFolder(), Folder())
 
 
 def source_of(source: str) -> Source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import numpy as np
 
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.objects import Objects, listing
 from vitcompress.stages.images.sources.folder import open_inside, read_inside
 from vitcompress.stages.images.sources.source import label_names
 from vitcompress.stages.images.splits import UNLABELLED, Images, ListedSplit, printable
@@ -53,6 +55,8 @@ class Table:
     ``on_bad_image`` is skip: they are left out when images are checked."""
     pictures: Mapping[str, tuple[Callable[[int], Any], Callable[[int], bytes]]] = field(default_factory=dict)
     """Columns that hold images: ``load`` and ``read`` of ``ListedSplit``, by the number of a row from 0 on."""
+    objects: Objects | None = None
+    """Where paths are of objects behind a URL; ``root`` is then theirs."""
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Class names in order, of columns that have them."""
 
@@ -72,14 +76,15 @@ class Table:
             own = tuple(sorted({numbers[name] for name in _several(label)}))
             return own if several else own[0] if own else UNLABELLED
 
-        inside = (partial(open_inside, self.root), partial(read_inside, self.root))
+        files = (partial(open_inside, self.root), partial(read_inside, self.root))
+        inside = (self.objects.load, self.objects.read) if self.objects else files
         load, read = self.pictures.get(self._one("image"), inside)
         groups: dict[str, int] = {}
         group = [groups.setdefault(row[3], len(groups)) if row[3] else -1 - at for at, row in enumerate(rows)]
         split = ListedSplit(
             items=[(row[0], target(row[1])) for row in rows],
             load=load,
-            root=self.root if read is inside[1] else None,
+            root=self.root if read is files[1] else None,
             read=read,
             classes=len(fixed) if several else 0,
             groups=np.array(group) if self._one("group") else None,
@@ -169,12 +174,19 @@ class Table:
         """Return a path relative to ``root``; a ValueError is raised if it is none, leaves it, or leads nowhere."""
         if not isinstance(cell, str) or not cell.strip() or "\0" in cell:
             raise ValueError("it has no path", _text(cell))
+        if self.objects:
+            cell = cell.removeprefix(f"{self.objects.url}/")
         full = os.path.normpath(os.path.join(self.root, cell.strip()))  # noqa: PTH118 - a million of Path are slow
         key = full.removeprefix(os.path.join(self.root, ""))  # noqa: PTH118
         if key == full:
             raise ValueError(f"the path leaves '{self.root}' (data.root: another folder)", cell)
         try:
-            if self.digest is not None:
+            if self.digest is not None and self.objects:
+                known = listing(self.objects.url)  # empty where the store does not list
+                if known and key not in known:
+                    raise FileNotFoundError(errno.ENOENT, "No such object")
+                self.digest.update(f"{key}\0{known.get(key)}\n".encode(errors="surrogatepass"))
+            elif self.digest is not None:
                 stat = os.stat(full)  # noqa: PTH116
                 self.digest.update(os.fsencode(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
         except OSError as error:

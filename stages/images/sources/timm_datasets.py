@@ -12,7 +12,9 @@ from PIL import Image
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import UNREADABLE, as_rgb, reason_of
+from vitcompress.core.storage import is_url, located
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.objects import listing_digest
 from vitcompress.stages.images.sources.folder import open_inside
 from vitcompress.stages.images.sources.shards import indexed
 from vitcompress.stages.images.sources.source import Source, label_names
@@ -60,11 +62,13 @@ class TimmDatasets(Source):
         )
 
     def state(self, config: DataConfig) -> list[Any]:
-        """Return the digest of the folder ``data.root``, or without one the settings and the reading package's version.
+        """Return the digest of what is below ``data.root``, or without it the settings and the package's version.
 
-        Other images under the same name (a newer revision on a hub, shards replaced behind a URL, a cleared cache) are
-        then not noticed.
+        Other images under the same name (a newer revision on a hub, shards replaced on a web server, a cleared cache)
+        are then not noticed.
         """
+        if config.root and is_url(config.root) and not config.root.startswith(("http", "pipe:")):
+            return [*config.splits, listing_digest(config.root.rstrip("/"))]
         if config.root and Path(config.root).is_dir():
             return [tree_digest(Path(config.root))]
         try:
@@ -123,6 +127,8 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
     from timm.data import create_dataset
 
     try:
+        if config.root and is_url(config.root):
+            _let_webdataset_read(config.root)
         dataset = create_dataset(
             config.source,
             root=config.root,
@@ -144,6 +150,17 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
             f"dataset '{config.source}' (root {config.root!r}, split '{split}') cannot be opened: {reason}. "
             "Check data.source, data.root, data.train_split and data.val_split."
         ) from error
+
+
+def _let_webdataset_read(url: str) -> None:
+    """Have it open URLs of a protocol that it does not know, such as s3, through fsspec."""
+    from importlib import import_module
+
+    def opened(name: str, mode: str = "rb", *given: Any, **more: Any) -> Any:
+        filesystem, path = located(name)
+        return filesystem.open(path, mode)
+
+    import_module("webdataset.gopen").gopen_schemes.setdefault(url.partition("://")[0], opened)
 
 
 def _leave_as_stored(dataset: Any) -> None:

@@ -51,12 +51,42 @@ def test_the_main_process_can_end_them(loading: Any) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
+GROUP = """
+import os, signal, subprocess, sys, torch
+from torch.utils.data import DataLoader
+from vitcompress.stages.images.workers import worker_context, worker_init
+
+os.setpgrp()
+torch.set_num_threads(2)
+torch.ones(1000, 1000) @ torch.ones(1000, 1000)  # starts the threads
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda *given: None)
+loader = DataLoader(list(range(400)), batch_size=2, num_workers=2, worker_init_fn=worker_init(),
+                    multiprocessing_context=worker_context(2))
+batches = iter(loader)
+next(batches)
+for name in ("TERM", "USR1"):  # from elsewhere
+    subprocess.run(["/bin/kill", "-s", name, "--", f"-{os.getpgid(0)}"], start_new_session=True)
+print(sum(1 for batch in batches))
+"""
+
+
+def test_a_signal_to_the_group_ends_no_loader_of_a_process_that_set_its_threads(tmp_path: Path) -> None:
+    """torch starts a thread in them before `worker_init_fn` runs."""
+    (tmp_path / "main.py").write_text(GROUP)
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment["PYTHONPATH"] = str(ROOT)
+    words = [sys.executable, str(tmp_path / "main.py")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("199\n", 0), done.stderr
+
+
 def test_they_do_not_outlive_the_main_process_that_is_killed_while_they_start(tmp_path: Path) -> None:
     program = textwrap.dedent(
         """
         import os, signal, sys, time
         from torch.utils.data import DataLoader
-        from vitcompress.stages.images.workers import worker_init
+        from vitcompress.stages.images.workers import worker_context, worker_init
 
         main, begin = os.getpid(), worker_init()
 
