@@ -38,8 +38,8 @@ from vitcompress.pipeline.commands import (
 )
 from vitcompress.pipeline.commands.completion import COMPLETION, offer
 from vitcompress.pipeline.commands.output import answers_alone, put
-from vitcompress.pipeline.sweep import commands as sweep
 from vitcompress.pipeline.hub import commands as hub
+from vitcompress.pipeline.sweep import commands as sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": new_option})

@@ -125,7 +125,7 @@ def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: s
 
 
 def _stages(runner: Runner, resolved: RunConfig, asked: RunConfig, trackers: Tracking, last: str) -> RunConfig:
-    """Carry out all stages, or those up to ``last``; return the config, in which the analysis may have decided something."""
+    """Carry out all stages, or those up to ``last``; return the config, of which the analysis may decide something."""
     collective = [stage.name for stage in STAGES if stage.collective and not stage.unasked(resolved)]
     for stage in STAGES:
         if stage.name in runner.records or stage.unasked(resolved):
