@@ -179,10 +179,14 @@ def _new(words: tuple[str, ...]) -> tuple[str, ...]:
     return ("-o", "refused/bundle") if words[0] == "pull" else ()
 
 
-def test_a_run_that_failed_its_gates_is_not_pushed(hub: Hub, controlled: Finished) -> None:
-    refused = hub.ask("push", controlled.root, "acme/failed")
-    assert (refused.code, "this run failed its gates" in refused.err) == (2, True)
-    assert hub.ask("push", controlled.root, "acme/failed", "--force", "--dry-run").code == 0
+def test_a_run_that_failed_its_gates_is_not_pushed(hub: Hub, run_copy: Path) -> None:
+    path = run_copy / "report" / "report.json"
+    report = json.loads(path.read_text())
+    report["verdict"] |= {"passed": False, "word": "FAIL", "exit_code": 1, "why": "top-1 dropped"}
+    path.write_text(json.dumps(report))
+    refused = hub.ask("push", run_copy, "acme/failed")
+    assert (refused.code, "this run failed its gates (top-1 dropped)" in refused.err) == (2, True)
+    assert hub.ask("push", run_copy, "acme/failed", "--force", "--dry-run").code == 0
 
 
 def _renamed(manifest: dict[str, Any]) -> None:
