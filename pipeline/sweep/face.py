@@ -81,8 +81,10 @@ def sweep(
 
 
 @_stoppable()
-def sweep_worker(folder: PathLike, *, parallel: int = 1, timeout: float | None = None, progress: bool = True) -> int:
-    """Train trials of a sweep that was begun, beside its other workers; return how many are left when none is to claim.
+def sweep_worker(
+    folder: PathLike, *, parallel: int = 1, timeout: float | None = None, progress: bool = True
+) -> SweepWork:
+    """Train trials of a sweep that was begun, beside its other workers, until there is none to claim.
 
     Arguments are as of :func:`vitcompress.sweep`; raises as that.
     """
