@@ -65,7 +65,7 @@ def worker(folder: Path, **given: Any) -> int:
     """Train trials of a SWEEP that was begun, until all are taken."""
     from vitcompress.pipeline.sweep.face import sweep_worker
 
-    click.echo(f"left     {sweep_worker(folder, **given)} trials")
+    click.echo(f"left     {sweep_worker(folder, **given).left} trials")
     return EXIT_OK
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from vitcompress.core.errors import RunInterrupted, UsageError
 from vitcompress.pipeline.api.arguments import PathLike, Settings, assignments, console_of, request_of
 from vitcompress.pipeline.sweep.judge import Judged, judged, outdone, timed
-from vitcompress.pipeline.sweep.result import SweepResult, result_of
+from vitcompress.pipeline.sweep.result import SweepResult, SweepWork, result_of
 from vitcompress.pipeline.sweep.space import read_space
 from vitcompress.pipeline.sweep.store import Plan, Sweep
 from vitcompress.pipeline.sweep.worker import Worker
@@ -81,14 +81,16 @@ def sweep(
 
 
 @_stoppable()
-def sweep_worker(folder: PathLike, *, parallel: int = 1, timeout: float | None = None, progress: bool = True) -> int:
-    """Train trials of a sweep that was begun, beside its other workers; return how many are left when none is to claim.
+def sweep_worker(
+    folder: PathLike, *, parallel: int = 1, timeout: float | None = None, progress: bool = True
+) -> SweepWork:
+    """Train trials of a sweep that was begun, beside its other workers, until there is none to claim.
 
     Arguments are as of :func:`vitcompress.sweep`; raises as that.
     """
     found = Sweep.existing(Path(folder))
     Worker(found, parallel, timeout, console_of(progress)).work(until_all=False)
-    return found.left
+    return SweepWork(sweep=str(found.root), left=found.left)
 
 
 def _plan(asked: dict[str, Any], space: Path, trials: int, storage: Any, root: Path) -> Plan:

@@ -68,6 +68,14 @@ class SweepResult(Record):
     """Share of the variance of ``held_out`` that each setting explains (fANOVA); empty where it is not told."""
 
 
+class SweepWork(Record):
+    """What a worker leaves."""
+
+    sweep: str
+    left: int
+    """Trials that are not finished, at work elsewhere ones included."""
+
+
 def result_of(
     sweep: Sweep, found: Sequence[Judged], runs: Sequence[Run], why: Mapping[int, str], timing: str
 ) -> SweepResult:

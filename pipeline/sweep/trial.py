@@ -25,6 +25,7 @@ from vitcompress.pipeline.api.arguments import COMMAND
 from vitcompress.pipeline.config import RunConfig, with_absolute_paths
 from vitcompress.pipeline.plan import BY_NAME
 from vitcompress.pipeline.sweep.store import Sweep
+from vitcompress.stages.images.sources import EMBEDDED
 
 LAST = "export"
 """The last stage that trials carry out beside each other."""
@@ -71,7 +72,9 @@ def train(config: RunConfig, root: Path, command: str, console: Console) -> None
     if root.is_dir():
         with suppress(Timeout), FileLock(root / ".lock", timeout=_LEFT_SECONDS):
             pass  # the run itself says that it is in use
-    data = config.data
+    data, share = config.data, os.environ.get("OMP_NUM_THREADS")
+    if share and config.workers == "auto" and data.source != EMBEDDED:
+        config = config.model_copy(update={"workers": min(8, int(share))})  # of as many cores as the trial has
     key = fingerprint(data, data.augment, config.teacher, config.seed, config.image_size, config.geometry)
     donors = root.parent.parent / "teachers"
     donors.mkdir(exist_ok=True)

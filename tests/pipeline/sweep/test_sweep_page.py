@@ -28,6 +28,6 @@ def test_each_trial_of_ray_is_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
         report=reports.append, Tuner=Tuner, TuneConfig=SimpleNamespace, with_resources=lambda worker, given: worker
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(vc, "sweep_worker", lambda folder, progress: {"/shared/sweep": 0}[folder])
+    monkeypatch.setattr(vc, "sweep_worker", lambda folder, progress: SimpleNamespace(left={"/shared/sweep": 0}[folder]))
     exec(script, {})  # noqa: S102 - of our own page
     assert reports == [{"left": 0}] * 8
