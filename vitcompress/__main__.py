@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 
-from vitcompress.core.errors import RunInterrupted
+from vitcompress.core.errors import RunInterrupted, RunPreempted
 from vitcompress.core.processes import world_size
 from vitcompress.pipeline.cli import main
 
@@ -20,7 +20,7 @@ def process() -> None:
     try:
         main()
     except SystemExit as end:
-        if end.code == RunInterrupted.exit_code:
+        if end.code in (RunInterrupted.exit_code, RunPreempted.exit_code):
             import multiprocessing
 
             for child in multiprocessing.active_children():

@@ -36,7 +36,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
         try:
             yield stop
         except RunInterrupted as error:
-            raise RunPreempted(str(error)) if stop.preempted else error from None
+            if stop.preempted:
+                raise RunPreempted(str(error)) from error
+            raise
         except CompressError:
             raise
         except Exception as error:
