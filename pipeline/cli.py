@@ -30,6 +30,7 @@ from vitcompress.pipeline.options import (
     settings_option,
     verbose_option,
 )
+from vitcompress.pipeline.sign import commands as signing
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -76,6 +77,7 @@ def export(run_directory: Path, **given: Any) -> int:
 @click.option("-o", "--output", type=FOLDER, help="Of a BUNDLE: where to.  [default: verified]")
 @click.option("--add", type=FOLDER, metavar="FILE", help="Give RUN what another machine measured; measure nothing.")
 @settings_option("A setting of verify or gates.")
+@signing.signed_by("folder")
 @verbose_option
 def verify(folder: Path, **given: Any) -> int:
     """Measure and judge a RUN again; or its BUNDLE on another machine, without the run and without torch."""
@@ -170,6 +172,7 @@ def _analyze_model(images: int | None, output: Path | None, args: str | None, **
     default="onnx",
     help="A model of the bundle by name or file, or the recommended one of its kind.  [default: onnx]",
 )
+@signing.signed_by("bundle")
 def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, model: str) -> int:
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
     from vitcompress.pipeline.predictions import tell
@@ -220,10 +223,12 @@ def show_recipe(name: str) -> int:
 cli.add_command(commands.compare)
 cli.add_command(commands.compare_targets)
 cli.add_command(target_commands.target)
+cli.add_command(signing.sign)
 
 
 @cli.command()
 @click.argument("folder", metavar="[RUN|BUNDLE]", type=FOLDER, required=False)
+@signing.signed_by("folder")
 def doctor(folder: Path | None) -> int:
     """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""
     healthy = True

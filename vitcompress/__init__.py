@@ -25,6 +25,7 @@ from vitcompress.core.errors import (
 )
 
 if TYPE_CHECKING:
+    from vitcompress.exporters.bundle.signature import Signed, check_signature, sign
     from vitcompress.exporters.predict import Prediction
     from vitcompress.pipeline.api.arguments import Analysis
     from vitcompress.pipeline.api.baselines import Comparison, check, update_baseline
@@ -48,6 +49,7 @@ _HOMES = {
     "vitcompress.pipeline.api.verifying": ("Verified", "verify"),
     "vitcompress.pipeline.compare.targets": ("compare_targets",),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
+    "vitcompress.exporters.bundle.signature": ("Signed", "check_signature", "sign"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -67,10 +69,12 @@ __all__ = [
     "ResultError",
     "Run",
     "RunInterrupted",
+    "Signed",
     "UsageError",
     "Verified",
     "analyze",
     "check",
+    "check_signature",
     "compare_targets",
     "distill",
     "examine",
@@ -78,6 +82,7 @@ __all__ = [
     "fold",
     "pack",
     "run",
+    "sign",
     "update_baseline",
     "verify",
 ]
