@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import Distribution
 
@@ -27,19 +28,30 @@ def runtime_bytes(target: Target) -> tuple[int | None, str]:
 
 @cache
 def _installed(names: tuple[str, ...], places: tuple[str, ...]) -> tuple[int | None, str]:
-    sizes: dict[str, int] = {}
-    left = list(names)
+    found = with_requirements(names, places)
+    records = {name: one.read_text("RECORD") for name, one in found.items()}
+    if lacking := [name for name, record in records.items() if record is None]:
+        return None, f"{lacking[0]} has no RECORD of its files"
+    if not found:
+        return None, f"{' or '.join(names)} is not installed" if names else "no package is named that it runs with"
+    rows = (row for record in records.values() for row in csv.reader(str(record).splitlines()))
+    return sum(int(size or 0) for _, _, size in rows), ""
+
+
+def with_requirements(names: Iterable[str], places: Iterable[str] = sys.path) -> dict[str, Distribution]:
+    """Return those of the packages, and of all that they require, that are installed in ``places``, by name."""
+    found: dict[str, Distribution] = {}
+    left, path = list(names), list(places)
     while left:
         name = re.sub(r"[-_.]+", "-", left.pop()).lower()
-        found = next(iter(Distribution.discover(name=name, path=list(places))), None)
-        if name in sizes or found is None:
-            continue
-        record = found.read_text("RECORD")
-        if record is None:
-            return None, f"{name} has no RECORD of its files"
-        sizes[name] = sum(int(size or 0) for _, _, size in csv.reader(record.splitlines()))
-        # A requirement of an extra is needed by who asked for the extra alone.
-        left += [re.split(r"[^\w.-]", one)[0] for one in found.requires or () if not re.search(r"\bextra\s*==", one)]
-    if not sizes:
-        return None, f"{' or '.join(names)} is not installed" if names else "no package is named that it runs with"
-    return sum(sizes.values()), ""
+        one = next(iter(Distribution.discover(name=name, path=path)), None)
+        if name not in found and one is not None:
+            found[name] = one
+            left += requirements(one)
+    return found
+
+
+def requirements(one: Distribution) -> list[str]:
+    """Return the names of what a package requires; that of an extra is needed by who asked for the extra alone."""
+    names = [re.split(r"[^\w.-]", row)[0] for row in one.requires or () if not re.search(r"\bextra\s*==", row)]
+    return [re.sub(r"[-_.]+", "-", name).lower() for name in names]

@@ -38,6 +38,7 @@ from vitcompress.pipeline.commands import (
 )
 from vitcompress.pipeline.commands.completion import COMPLETION, offer
 from vitcompress.pipeline.commands.output import answers_alone, put
+from vitcompress.pipeline.sign import commands as signing
 from vitcompress.pipeline.hub import commands as hub
 from vitcompress.pipeline.sweep import commands as sweep
 
@@ -67,6 +68,7 @@ cli.add_command(config.config)
 cli.add_command(hub.push)
 cli.add_command(hub.pull)
 cli.add_command(sweep.sweep)
+cli.add_command(signing.sign)
 cli.add_command(completion.completion)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from vitcompress.core.records import (
     TeacherRecord,
 )
 from vitcompress.exporters import cuda
-from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.config import RunConfig, dump_yaml
 from vitcompress.pipeline.machine import environment
 from vitcompress.stages.analyze.config import AnalyzeConfig
 from vitcompress.stages.bundle.config import BundleConfig
@@ -80,7 +81,8 @@ def _bundling(run: RunConfig) -> BundleConfig:
     names = ("deploy", "max_int8_drop", "opt_batch", "max_batch")
     judging = None if run.export.slim else run.model_dump(mode="json", include={"verify", "gates"})
     own = {name: getattr(run.export, name) for name in names}
-    return BundleConfig(targets=tuple(run.export.target), judging=judging, **own)
+    written = hashlib.sha256(dump_yaml(run).encode()).hexdigest()  # as config.yaml has it
+    return BundleConfig(targets=tuple(run.export.target), judging=judging, config_sha256=written, **own)
 
 
 @dataclass(frozen=True)

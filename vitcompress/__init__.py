@@ -25,6 +25,7 @@ from vitcompress.core.errors import (
 )
 
 if TYPE_CHECKING:
+    from vitcompress.exporters.bundle.signature import Signed, check_signature, sign
     from vitcompress.exporters.predict import Prediction
     from vitcompress.pipeline.api.arguments import Analysis
     from vitcompress.pipeline.api.baselines import Comparison, check, update_baseline
@@ -54,6 +55,7 @@ _HOMES = {
     "vitcompress.pipeline.hub.pull": ("Pulled", "pull"),
     "vitcompress.pipeline.hub.push": ("Pushed", "push"),
     "vitcompress.pipeline.sweep.face": ("sweep", "sweep_worker"),
+    "vitcompress.exporters.bundle.signature": ("Signed", "check_signature", "sign"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -75,10 +77,12 @@ __all__ = [
     "ResultError",
     "Run",
     "RunInterrupted",
+    "Signed",
     "UsageError",
     "Verified",
     "analyze",
     "check",
+    "check_signature",
     "compare_targets",
     "distill",
     "examine",
@@ -88,6 +92,7 @@ __all__ = [
     "pull",
     "push",
     "run",
+    "sign",
     "sweep",
     "sweep_worker",
     "update_baseline",

@@ -12,6 +12,9 @@ judge/                             what measuring it on another machine needs, i
 manifest.json                      schema, versions, models, which is recommended, size and SHA-256 of every other file;
                                    of judge/ those of its own manifest.json, so that judge/ can be left out or deleted
 README.md                          the model card
+sbom.cdx.json                      what is in it and what made it: packages, licences, figures (CycloneDX; sbom.py)
+provenance.json                    the run that it comes from (in-toto, SLSA; origin.py)
+manifest.json.sigstore.json        who signed the manifest, where somebody did (signature.py)
 """
 
 from vitcompress.exporters.bundle.card import CardFacts as CardFacts
@@ -20,6 +23,7 @@ from vitcompress.exporters.bundle.judge import OpenJudge as OpenJudge
 from vitcompress.exporters.bundle.judge import open_judge as open_judge
 from vitcompress.exporters.bundle.layout import Bundle as Bundle
 from vitcompress.exporters.bundle.layout import ModelFile as ModelFile
+from vitcompress.exporters.bundle.origin import Origin as Origin
 from vitcompress.exporters.bundle.read import open_bundle as open_bundle
 from vitcompress.exporters.bundle.write import write_bundle as write_bundle
 from vitcompress.exporters.bundled import BundledModel as BundledModel

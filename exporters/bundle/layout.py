@@ -16,12 +16,15 @@ from vitcompress.exporters.bundled import Kind
 SCHEMA = 2
 """Of the manifest; another one is not read."""
 PREPROCESS, LABELS, MANIFEST, README, INFER = "preprocess.json", "labels.txt", "manifest.json", "README.md", "infer.py"
+SBOM, PROVENANCE = "sbom.cdx.json", "provenance.json"
+SIGNATURE = f"{MANIFEST}.sigstore.json"
+"""Of the manifest, beside it (``signature.py``); a bundle that is written again has none."""
 JUDGE = "judge"
 """Folder of what only judging needs: an opened bundle need not have it."""
 FP32_GRAPH = "model.onnx"
 """The graph that every bundle has."""
 _OURS = re.compile(
-    r"preprocess\.json|labels\.txt|manifest\.json|README\.md|infer\.py"
+    r"preprocess\.json|labels\.txt|manifest\.json(\.sigstore\.json)?|README\.md|infer\.py|sbom\.cdx\.json|provenance\.json"
     rf"|model(\.({'|'.join(get_args(Precision))}))?\.(onnx|[a-z0-9-]+\.[a-z0-9.]+)"
     r"|timm/(config\.json|(model|student)\.safetensors)"
     r"|torch/student\.pt2"

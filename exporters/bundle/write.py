@@ -17,8 +17,22 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.card import CardFacts, model_card
 from vitcompress.exporters.bundle.judge import USAGE, JudgeFiles, write_judge
-from vitcompress.exporters.bundle.layout import INFER, JUDGE, LABELS, MANIFEST, PREPROCESS, README, SCHEMA, is_ours
+from vitcompress.exporters.bundle.layout import (
+    INFER,
+    JUDGE,
+    LABELS,
+    MANIFEST,
+    PREPROCESS,
+    PROVENANCE,
+    README,
+    SBOM,
+    SCHEMA,
+    SIGNATURE,
+    is_ours,
+)
+from vitcompress.exporters.bundle.origin import Origin, provenance
 from vitcompress.exporters.bundle.read import check_fit, read_manifest
+from vitcompress.exporters.bundle.sbom import sbom
 from vitcompress.exporters.bundled import BundledModel, Kind, Part, graph_facts
 
 
@@ -36,6 +50,7 @@ def write_bundle(
     add: Sequence[str] = (),
     judge: JudgeFiles | None = None,
     thresholds: Sequence[float] = (),
+    origin: Origin | None = None,
 ) -> tuple[Path, ...]:
     """Make ``folder`` a bundle of these models, replacing the bundle that is there; the paths of its files.
 
@@ -45,8 +60,9 @@ def write_bundle(
     ``models`` are one ONNX graph at least, and no two of the same runtime and precision. ``default`` names the
     recommended one of each kind, always of ``onnx``, and ``default_why`` has the reasons. ``facts`` are JSON values for
     the manifest, ``extra`` further files by their path in the bundle, ``add`` targets that add files of their own,
-    ``judge`` what measuring it on another machine needs, ``thresholds`` those of several labels (``Bundle``). Of models
-    that give embeddings, ``labels`` are none.
+    ``judge`` what measuring it on another machine needs, ``thresholds`` those of several labels (``Bundle``),
+    ``origin`` the run, which ``provenance.json`` and ``sbom.cdx.json`` tell of. Of models that give embeddings,
+    ``labels`` are none.
 
     Raises:
         UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.
@@ -78,7 +94,7 @@ def write_bundle(
         if not embeds:
             write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
         best = [parts[row["name"]] for row in recommended.values()]
-        manifest = {
+        manifest: dict[str, Any] = {
             "schema": SCHEMA,
             "made_by": "compress",
             **({"task": "embedding"} if embeds else {}),
@@ -94,6 +110,11 @@ def write_bundle(
         added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
         write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added, several=bool(thresholds)))
         (draft / MANIFEST).unlink()
+        if origin:
+            versions = manifest["versions"]
+            write_atomic(draft / SBOM, sbom(draft, parts, card, origin, facts, versions))
+            made = provenance(draft, sorted(_files_in(draft)), origin, facts, versions)
+            write_atomic(draft / PROVENANCE, json.dumps(made, indent=2) + "\n")
         names = sorted(_files_in(draft))
         manifest["files"] = [reference(draft / name, draft).model_dump() for name in names]
         if judge:
@@ -136,7 +157,7 @@ def _carry_over(old: Path, draft: Path) -> None:
     """Copy into ``draft`` the files of an older bundle that are somebody else's."""
     is_replaced: Callable[[str], bool] = is_ours  # where no manifest tells
     with suppress(BundleError, KeyError, TypeError):
-        is_replaced = {MANIFEST, *(str(entry["path"]) for entry in read_manifest(old)["files"])}.__contains__
+        is_replaced = {MANIFEST, SIGNATURE, *(str(entry["path"]) for entry in read_manifest(old)["files"])}.__contains__
     for name in _files_in(old):
         if not (is_replaced(name) or name.startswith(f"{JUDGE}/") or os.path.lexists(draft / name)):
             (draft / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from vitcompress.core.files import sha256_of, write_atomic, writing
 from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.check.baseline import Baseline, baseline_of, load_baseline, text_of
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.pipeline.check.differences import changes, foreign, notes
+from vitcompress.pipeline.check.differences import changes, foreign, notes, side_by_side
 from vitcompress.pipeline.check.limits import LIMITS, compare
 from vitcompress.pipeline.check.tell import markdown
 from vitcompress.pipeline.config import merge, validate_check
@@ -66,7 +66,7 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
     folder = output or file.parent
     with writing(f"'{folder}'"):
         write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
-        write_atomic(folder / "check.md", markdown(found))
+        write_atomic(folder / "check.md", markdown(found, side_by_side(before, now)))
         write_atomic(folder / "check.junit.xml", junit(rows, suite, classname="compress.check"))
     return {**found, "folder": folder}
 

@@ -78,14 +78,34 @@ def _facts(one: Baseline) -> dict[str, str]:
         "hardware": f"{machine(one.hardware)}, others took {share} of the CPUs' time",
         "recommended": ", ".join(filter(None, one.recommended.values())),
     }
+    return told | {name: f"{value:{form}} {unit}" for name, (value, form, unit) in _measures(one).items()}
+
+
+def _measures(one: Baseline) -> dict[str, tuple[float, str, str]]:
+    """Return each measured number of a baseline: value, format and unit."""
+    told: dict[str, tuple[float, str, str]] = {}
     for name, measured in one.measured().items():
         if measured.top1 is not None:
-            told[f"{name} {one.score}"] = f"{measured.top1:.2f} %"
+            told[f"{name} {one.score}"] = measured.top1, ".2f", "%"
         if measured.bytes is not None:
-            told[f"{name} size"] = f"{measured.bytes} bytes"
+            told[f"{name} size"] = measured.bytes, "d", "bytes"
         for batch, times in measured.session_p50_ms.items():
-            told[f"{name} batch {batch}"] = f"{sorted(times)[len(times) // 2]:.4g} ms"
+            told[f"{name} batch {batch}"] = sorted(times)[len(times) // 2], ".4g", "ms"
     return told
+
+
+def side_by_side(before: Baseline, now: Baseline) -> list[dict[str, str]]:
+    """Return a row for each number of either: what it is, the baseline's, this run's, and the change."""
+    old, new = _measures(before), _measures(now)
+    rows = []
+    for name in dict.fromkeys((*old, *new)):
+        texts = [f"{side[name][0]:{side[name][1]}} {side[name][2]}" if name in side else "none" for side in (old, new)]
+        change = ""
+        if name in old and name in new:
+            was, value, unit = old[name][0], new[name][0], new[name][2]
+            change = f"{value - was:+.2f} points" if unit == "%" else f"{100 * (value / was - 1):+.1f} %"
+        rows.append({"what": name, "baseline": texts[0], "run": texts[1], "change": change})
+    return rows
 
 
 def _turned(old: Measured | None, new: Measured | None, count: int) -> int:

@@ -22,6 +22,12 @@ _COLUMNS = (
     Column("required", lambda row: "yes" if row["required"] else "no"),
     Column("why", at("why")),
 )
+_SIDES = (
+    Column("measured", at("what")),
+    Column("baseline", at("baseline")),
+    Column("this run", at("run")),
+    Column("change", at("change")),
+)
 
 
 def blocks(row: dict[str, Any]) -> bool:
@@ -52,12 +58,17 @@ def show(found: dict[str, Any], console: Console) -> None:
         console.print(Text(f"Note: {note}"))
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """Return the same for a pull request: the verdict as the heading, the rows as a table."""
+def markdown(found: dict[str, Any], measured: list[dict[str, str]]) -> str:
+    """Return the same for a pull request: the verdict as the heading, the rows as a table, and before and after.
+
+    ``measured`` are rows of ``differences.side_by_side``; they have times of two days, which are not what is judged.
+    """
     said, baseline, made = found["verdict"], found["baseline"], found["baseline"]["made"]
     parts = [f"# {said['word']}: {said['why']}", *(plain(line_of(row)) for row in found["rows"] if blocks(row))]
     if found["rows"]:
         parts.append(markdown_table(Table("", _COLUMNS, found["rows"])))
     parts += [f"> {plain(note)}" for note in found["notes"]]
+    sides = markdown_table(Table("", _SIDES, measured))
+    parts.append(f"<details><summary>Before and after</summary>\n\n{sides}\n\n</details>")
     parts.append(plain(f"Baseline `{baseline['path']}` of {made['at']}, made by compress {made['version']}."))
     return "\n\n".join(parts) + "\n"

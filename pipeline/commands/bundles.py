@@ -8,6 +8,7 @@ import click
 
 import vitcompress as vc
 from vitcompress.pipeline.commands.output import json_option
+from vitcompress.pipeline.commands.signing import signed_by
 from vitcompress.pipeline.options import FOLDER
 
 
@@ -22,6 +23,7 @@ from vitcompress.pipeline.options import FOLDER
     default="onnx",
     help="A model of the bundle by name or file, or the recommended one of its kind.  [default: onnx]",
 )
+@signed_by("bundle")
 def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, model: str) -> int:
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
     from vitcompress.pipeline.predictions import tell

@@ -11,6 +11,7 @@ import vitcompress as vc
 from vitcompress.core.errors import EXIT_OK, UsageError
 from vitcompress.core.terminal import console
 from vitcompress.pipeline.commands.output import json_option, put, show
+from vitcompress.pipeline.commands.signing import signed_by
 from vitcompress.pipeline.options import FOLDER, settings_option, verbose_option
 
 
@@ -22,6 +23,7 @@ from vitcompress.pipeline.options import FOLDER, settings_option, verbose_option
 @click.option("-o", "--output", type=FOLDER, help="Of a BUNDLE: where to.  [default: verified]")
 @click.option("--add", type=FOLDER, metavar="FILE", help="Give RUN what another machine measured; measure nothing.")
 @settings_option("A setting of verify or gates.")
+@signed_by("folder")
 @verbose_option
 @json_option
 def verify(folder: Path, as_json: bool, **given: Any) -> int:

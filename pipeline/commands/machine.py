@@ -9,11 +9,13 @@ import click
 import vitcompress as vc
 from vitcompress.core.errors import EXIT_ENVIRONMENT, EXIT_OK
 from vitcompress.pipeline.commands.output import json_option, put
+from vitcompress.pipeline.commands.signing import signed_by
 from vitcompress.pipeline.options import FOLDER
 
 
 @click.command()
 @click.argument("folder", metavar="[RUN|BUNDLE]", type=FOLDER, required=False)
+@signed_by("folder")
 @json_option
 def doctor(folder: Path | None, as_json: bool) -> int:
     """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""

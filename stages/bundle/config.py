@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.record import Record
@@ -10,6 +10,8 @@ from vitcompress.core.record import Record
 
 class BundleConfig(Record):
     """What the bundle may hold; every field is one of ``export``."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"config_sha256"})
 
     deploy: Precision | Literal["fastest"]
     max_int8_drop: float
@@ -21,3 +23,5 @@ class BundleConfig(Record):
     judging: dict[str, Any] | None = None
     """Sections ``verify`` and ``gates`` of the run, by which another machine judges; None for a bundle without
     ``judge/``."""
+    config_sha256: str = ""
+    """SHA-256 of the run's ``config.yaml``, for ``provenance.json``."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vitcompress.core.artifact_records import Artifact, EngineArtifact, ExportRecord, Rejected
 from vitcompress.core.measured_records import VerifyRecord
-from vitcompress.core.records import ControlRecord, FoldedInputs
+from vitcompress.core.records import ControlRecord, FoldedInputs, TeacherRecord
+from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters import targets
-from vitcompress.exporters.bundle import CardFacts
+from vitcompress.exporters.bundle import CardFacts, Origin
 from vitcompress.exporters.bundled import file_name
 from vitcompress.stages.judging.tasks import score_of
 
@@ -90,3 +92,26 @@ def facts_of(inputs: Inputs) -> dict[str, Any]:
         "macs": artifact.cost.macs,
         "rewrites": list(artifact.rewrites),
     }
+
+
+def origin_of(inputs: Inputs, config_sha256: str, run: RunDirectory) -> Origin:
+    """Return what the bundle's provenance says of the run, as its state has it."""
+    state = run.state()
+    return Origin(
+        command=str(state.get("command", "")),
+        config_sha256=config_sha256,
+        started=state["created"],
+        finished=state["stages"].get("verify", {}).get("at", state["created"]),
+        teacher_licence=_licence(inputs.teacher),
+    )
+
+
+def _licence(teacher: TeacherRecord) -> str:
+    """Return the licence of timm's weights, as timm tells it; empty for others, whose licence nobody told."""
+    found = re.match(r"timm pretrained(?: \((.+?)\))?", teacher.source)
+    if found is None:
+        return ""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(f"{teacher.model.arch}.{found[1]}" if found[1] else teacher.model.arch)
+    return str(getattr(config, "license", None) or "")

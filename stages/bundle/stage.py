@@ -13,7 +13,7 @@ from vitcompress.exporters.bundled import Kind
 from vitcompress.stages.bundle.choose import Choice, choose, over_targets
 from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.facts import Inputs as Inputs
-from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
+from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts, origin_of
 from vitcompress.stages.bundle.judging import judge_files
 from vitcompress.stages.bundle.network import network_files
 from vitcompress.stages.judging.tasks import score_of
@@ -60,6 +60,7 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         add=config.targets,
         thresholds=inputs.verify.thresholds,
         judge=judge_files(inputs, record, config.judging, context) if config.judging is not None else None,
+        origin=origin_of(inputs, config.config_sha256, context.run),
     )
     return record.model_copy(update={"files": tuple(reference(path, root) for path in paths)})
 

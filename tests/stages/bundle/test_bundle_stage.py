@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import timm
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from pretend_target import PretendTarget, installed
 from rich.console import Console
 from small_run import folded_run
@@ -19,6 +22,7 @@ from vitcompress.core.errors import DataError, UsageError
 from vitcompress.core.files import is_intact
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import open_bundle, open_judge
+from vitcompress.exporters.bundle.layout import PROVENANCE, SBOM, SIGNATURE
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.pipeline.elsewhere.bundle import judge_bundle
 from vitcompress.stages.bundle import stage
@@ -203,3 +207,51 @@ def test_a_rejected_precision_is_not_in_the_bundle(measured: tuple[Context, Inpu
     assert [(one.runtime, one.precision) for one in record.rejected] == [("onnx", "int8")]
     assert not (context.run.root / "bundle" / "model.int8.onnx").exists()
     assert "model.int8.onnx: it loses 50.00 points" in (context.run.root / "bundle" / "README.md").read_text()
+
+
+def test_the_bundle_says_where_it_comes_from_and_the_same_run_says_it_in_the_same_bytes(
+    measured: tuple[Context, Inputs],
+) -> None:
+    context, inputs = measured
+    config = CONFIG.model_copy(update={"config_sha256": "c" * 64})
+    root = context.run.root / "bundle"
+    stage.run(config, inputs, context)
+    before = {name: (root / name).read_bytes() for name in (PROVENANCE, SBOM, "manifest.json")}
+    (root / SIGNATURE).write_text("of the manifest that was")
+    stage.run(config, inputs, context)
+    assert {name: (root / name).read_bytes() for name in before} == before
+    assert not (root / SIGNATURE).exists()
+
+    statement = json.loads(before[PROVENANCE])
+    listed = {entry["path"]: entry["sha256"] for entry in json.loads(before["manifest.json"])["files"]}
+    subjects = {one["name"]: one["digest"]["sha256"] for one in statement["subject"]}
+    assert subjects == {name: digest for name, digest in listed.items() if name != PROVENANCE}
+    definition, details = (statement["predicate"][name] for name in ("buildDefinition", "runDetails"))
+    assert definition["externalParameters"]["configSha256"] == "c" * 64
+    digests = [one.get("digest", {}) for one in definition["resolvedDependencies"][1:]]
+    assert digests == [{"sha256": inputs.teacher.weights.sha256}, {"listingSha256": inputs.data.digest}]
+    assert details["metadata"]["startedOn"].endswith("Z")
+
+
+def test_the_bill_of_materials_keeps_its_schema_and_has_packages_teacher_and_figures(
+    measured: tuple[Context, Inputs],
+) -> None:
+    context, inputs = measured
+    stage.run(CONFIG, inputs, context)
+    written = (context.run.root / "bundle" / SBOM).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(written) is None
+    found = json.loads(written)
+    parts = {one["name"]: one for one in found["components"]}
+    assert parts["torch"]["version"] == version("torch")
+    assert {"vitcompress", "numpy", "onnxruntime", "safetensors"} <= set(parts)
+    assert not {"pytest", "mypy", "ruff"} & set(parts)  # what tests it is not what made it
+    teacher = parts[inputs.teacher.model.name]
+    assert (teacher["type"], teacher["hashes"][0]["content"]) == (
+        "machine-learning-model",
+        inputs.teacher.weights.sha256,
+    )
+    metrics = found["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    (row,) = (row for row in inputs.verify.accuracy if (row.runtime, row.precision) == ("onnx", "fp16"))
+    assert [one["value"] for one in metrics if one["slice"] == "model.fp16.onnx" and "%" in one["type"]] == [
+        str(row.top1)
+    ]

@@ -1,0 +1,1 @@
+"""`compress sign`, and the options by which other commands check a signature first."""
