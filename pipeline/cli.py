@@ -30,17 +30,17 @@ from vitcompress.pipeline.commands import (
     completion,
     config,
     data,
+    hub,
     judging,
     listing,
     machine,
     running,
+    signing,
+    sweeping,
     targets,
 )
 from vitcompress.pipeline.commands.completion import COMPLETION, offer
 from vitcompress.pipeline.commands.output import answers_alone, put
-from vitcompress.pipeline.sign import commands as signing
-from vitcompress.pipeline.hub import commands as hub
-from vitcompress.pipeline.sweep import commands as sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": new_option})
@@ -67,7 +67,7 @@ cli.add_command(data.data)
 cli.add_command(config.config)
 cli.add_command(hub.push)
 cli.add_command(hub.pull)
-cli.add_command(sweep.sweep)
+cli.add_command(sweeping.sweep)
 cli.add_command(signing.sign)
 cli.add_command(completion.completion)
 
