@@ -68,7 +68,7 @@ class TrainingFacts:
 
 def start_of(init: str) -> Start:
     """Return how a network of this ``init`` starts, once it is no longer ``auto``."""
-    return "teacher" if init == "teacher" else "pretrained" if init in ("pretrained", "file") else "random"
+    return "teacher" if init == "teacher" else "pretrained" if init in ("pretrained", "file", "run") else "random"
 
 
 def _length(config: Training, facts: TrainingFacts) -> tuple[int, int]:
