@@ -213,6 +213,8 @@ def compilation(config: Training, facts: TrainingFacts) -> Choice | None:
 
     if config.compile_reason:  # decided when the run began, perhaps on another machine; asked of a compiler when used
         return None
+    if config.compile == "auto" and config.grad_checkpointing:
+        return Choice("off", "not tried together with grad_checkpointing")
     epochs = _length(config, facts)[0]
     # Backward costs twice what forward does.
     operations = float(facts.images) * epochs * (3 * facts.own + _teacher_beside(config, facts)) if epochs else 0.0

@@ -11,21 +11,14 @@ from numpy.typing import NDArray
 
 from vitcompress.core.records import Task
 from vitcompress.stages.judging import label_metrics
-from vitcompress.stages.judging.accuracy import Z95, correct, paired_drop, top1
+from vitcompress.stages.judging.accuracy import correct, paired_drop, top1
 from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import Answers, HeldOut
 from vitcompress.stages.judging.chance import better_by_a_standard_error
 from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
 from vitcompress.stages.judging.contestant import Contestant
 from vitcompress.stages.judging.embedding_metrics import METRICS as OF_EMBEDDINGS
-from vitcompress.stages.judging.embedding_metrics import (
-    against_teacher,
-    as_classes,
-    labelled,
-    mean_cosine,
-    neighbours,
-    unit,
-)
+from vitcompress.stages.judging.embedding_metrics import against_teacher, as_classes, labelled, mean_cosine, neighbours
 from vitcompress.stages.judging.metrics import Answered, Metric, interval_fields, metric_rows, parts_of
 
 
@@ -83,23 +76,6 @@ def gain(task: Task, one: NDArray[Any], other: NDArray[Any], labels: NDArray[Any
         return *fields.values(), bool(found[0] > np.nanstd(found[1:]))
     ours, theirs = correct(one, labels), correct(other, labels)
     return *paired_drop(ours, theirs), better_by_a_standard_error(ours, theirs)
-
-
-def evidence(task: Task, outputs: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[Any]:
-    """Return what ``improved`` compares: whether each image ``[N]`` is right, its cosine, or the outputs ``[N, K]``."""
-    if task == "embedding":
-        return np.asarray((unit(outputs) * unit(labels)).sum(axis=1))
-    return correct(outputs, labels) if task == "classification" else outputs
-
-
-def improved(task: Task, now: NDArray[Any], before: NDArray[Any], labels: NDArray[Any]) -> bool:
-    """Return whether evidence is better than that ``before`` by more than the paired 95 % interval."""
-    if task == "classification":
-        return paired_drop(now, before)[1] > 0
-    if task == "multilabel":
-        return gain(task, now, before, labels)[1] > 0
-    difference = now.astype(np.float64) - before
-    return bool(difference.mean() > Z95 * difference.std() / np.sqrt(difference.size))
 
 
 def shown(held_out: HeldOut, task: Task) -> HeldOut:

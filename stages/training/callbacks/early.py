@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vitcompress.core.records import Task
 from vitcompress.core.words import counted
-from vitcompress.stages.judging.tasks import evidence, improved
+from vitcompress.stages.judging.accuracy import Z95, correct, paired_drop
+from vitcompress.stages.judging.embedding_metrics import unit
+from vitcompress.stages.judging.tasks import gain
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.job import Trained, TrainingState
 
@@ -29,8 +33,8 @@ class EarlyStop(Callback):
         state, epoch, (outputs, labels) = self.state, training.progress.epoch, training.answers
         if epoch <= state["epoch"]:
             return
-        now, best = evidence(self.task, outputs, labels), state["best"]
-        if best is None or improved(self.task, now, best.numpy(), labels):
+        now, best = self._evidence(outputs, labels), state["best"]
+        if best is None or self._improved(now, best.numpy(), labels):
             self.state = {"epoch": epoch, "best_epoch": epoch, "waited": 0, "best": torch.from_numpy(now)}
             return
         state |= {"epoch": epoch, "waited": state["waited"] + 1}
@@ -40,6 +44,21 @@ class EarlyStop(Callback):
                 f"{counted(state['waited'], 'evaluation')} on {len(labels):,} held-out images cannot be told from that "
                 f"after epoch {state['best_epoch']}, or are worse"
             )
+
+    def _evidence(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[Any]:
+        """Return whether each image ``[N]`` is right, the cosine of its embedding, or of several labels the outputs."""
+        if self.task == "embedding":
+            return np.asarray((unit(outputs) * unit(labels)).sum(axis=1))
+        return correct(outputs, labels) if self.task == "classification" else outputs
+
+    def _improved(self, now: NDArray[Any], before: NDArray[Any], labels: NDArray[Any]) -> bool:
+        """Return whether evidence is better than that ``before`` by more than the paired 95 % interval."""
+        if self.task == "classification":
+            return paired_drop(now, before)[1] > 0
+        if self.task == "multilabel":
+            return gain(self.task, now, before, labels)[1] > 0
+        difference = now.astype(np.float64) - before
+        return bool(difference.mean() > Z95 * difference.std() / np.sqrt(difference.size))
 
     def stops(self, training: TrainingState) -> bool:
         """Return whether enough evaluations went by."""

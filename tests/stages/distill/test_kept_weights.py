@@ -116,6 +116,14 @@ def test_a_feature_loss_that_could_teach_nothing_is_refused(names: Any, layer: i
             {"distill": {"epochs": 3, "scheduler_args": {"cooldown_epochs": 3}}},
             "cooldown_epochs is 3, but it trains for 3",
         ),
+        (
+            {"distill": {"scheduler": "step", "scheduler_args": {"k_decay": 2}}},
+            "step does not read k_decay; it reads decay_e",
+        ),
+        (
+            {"distill": {"scheduler_args": {"decay_rate": 2, "cycle_mul": 0}}},
+            "cycle_mul' is 0, should be greater than 0",
+        ),
         ({"distill": {"ema_decay": None}, "fold": {"weights": "average"}}, "none are averaged"),
     ],
 )

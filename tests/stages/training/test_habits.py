@@ -23,7 +23,6 @@ from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model, logits_and_taps
 from vitcompress.stages.models.trainable import prepare
 from vitcompress.stages.training.callbacks.early import EarlyStop
-from vitcompress.stages.training.job import Trained
 from vitcompress.stages.training.loop import Training, train
 from vitcompress.stages.training.optimizer import make_optimizer, try_optimizer
 from vitcompress.stages.training.schedule import make_schedule
@@ -70,13 +69,6 @@ def test_each_habit_learns_and_resumes_bit_by_bit(context: Context, tmp_path: Pa
 def test_what_an_optimizer_does_not_take_costs_a_sentence(habit: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         try_optimizer(config(**habit))
-
-
-def test_arguments_that_a_schedule_does_not_read_are_refused() -> None:
-    with pytest.raises(ValueError, match="scheduler step does not read cycle_limit; it reads decay_epochs, decay_rate"):
-        config(scheduler="step", scheduler_args={"cycle_limit": 2.0})
-    with pytest.raises(ValueError, match=r"scheduler_args\.decay_milestones is 3\.0"):
-        config(scheduler="multistep", scheduler_args={"decay_milestones": 3.0})
 
 
 def rates(epochs: int, **habit: Any) -> list[float]:
@@ -136,18 +128,6 @@ def test_it_stops_where_evaluations_cannot_be_told_from_an_earlier_one() -> None
     assert stopped_at([100, 130, 131, 129], 2) == (4, 2)
     epoch, reference = stopped_at([100, 103, 106, 109, 112, 115, 118], 6)  # slow steps add up
     assert (epoch, reference > 1) == (0, True)
-
-
-def test_an_early_stop_ends_the_training_and_is_the_same_when_resumed(context: Context, tmp_path: Path) -> None:
-    def ended(at: int, folder: Path) -> Trained:
-        job = make_job(context, Interrupting(at), folder=folder)
-        return train(job, config(lr=1e-9, min_lr=1e-9), 9, context, [EarlyStop("classification", 2)])
-
-    whole = ended(-1, tmp_path / "whole")
-    assert whole.progress.epoch == 3
-    with pytest.raises(RunInterrupted):
-        ended(13, tmp_path / "stopped")
-    assert_bitwise_equal(ended(-1, tmp_path / "stopped"), whole)
 
 
 @pytest.mark.parametrize(
