@@ -7,10 +7,13 @@ read nothing else about an earlier stage.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import is_intact
 from vitcompress.core.images import Channels
 from vitcompress.core.network_names import spoken
 from vitcompress.core.preprocess import PreprocessSpec
@@ -20,6 +23,8 @@ from vitcompress.core.record import Record
 Task = Literal["classification", "multilabel", "embedding"]
 """What a network gives of an image: one class of several, any number of classes, or a vector to compare images by."""
 Strategy = Literal["plain", "lift", "widelast", "uniform"]
+WhichWeights = Literal["chosen", "best", "last", "average"]
+"""Of a trained student: those that are deployed unless others are asked for, and those of ``DistillRecord.kept``."""
 WideHeads = Literal["size", "count"]
 """What a widened block keeps: the size of a head (more heads) or the number of heads (larger ones)."""
 Graph = Literal["plain", "widelast", "lift-kept", "lift-folded"]
@@ -207,11 +212,28 @@ class Snapshot(Record):
     bytes: int
 
 
+class KeptWeights(Snapshot):
+    """Weights of the trained student that may be exported or started from in place of the chosen ones."""
+
+    score: float
+    """On the held-out images, percent, in the training's precision; it flatters the best ones, which it chose."""
+
+
 class DistillRecord(Record):
     """The trained student."""
 
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"seconds", "cache", "snapshots", "shares", "first_shares", "gradient_norms", "first_gradient_norms", "scales"}
+        {
+            "kept",
+            "seconds",
+            "cache",
+            "snapshots",
+            "shares",
+            "first_shares",
+            "gradient_norms",
+            "first_gradient_norms",
+            "scales",
+        }
     )
 
     model: ModelSpec
@@ -241,11 +263,25 @@ class DistillRecord(Record):
     """Factor of each balanced term at the end; empty where the weights were fixed."""
     cache: CacheSummary | None = None
     """None when the teacher was run live, or not at all."""
+    kept: dict[WhichWeights, KeptWeights] = Field(default_factory=dict)
+    """The raw weights of the last epoch, the averaged ones, and those with the highest score of all evaluations, where
+    there are any; none in records of earlier versions. The same file as ``weights`` where they are the same."""
     snapshots: tuple[Snapshot, ...] = ()
     """Raw weights of earlier epochs as they were on disk when training ended, by epoch."""
     precision: str = ""
     """What it was trained and judged in, float32 or bfloat16; empty in records that do not tell. ``stages.verify``
     judges the deployed artifacts anew, each in its own."""
+
+    def file_of(self, which: WhichWeights, run: Path) -> FileRef:
+        """Return the file of the weights called so; a UsageError is raised where they were not kept or are damaged."""
+        kept = self.kept.get(which)
+        if which != "chosen" and kept is None:
+            have = ", ".join(("chosen", *self.kept))
+            raise UsageError(f"run '{run}' has no '{which}' weights of its student; it has: {have}.")
+        ref = FileRef(path=kept.path, sha256=kept.sha256, bytes=kept.bytes) if kept else self.weights
+        if not is_intact(ref, run):
+            raise UsageError(f"run '{run}': its student's weights {ref.path} are missing or damaged; finish it again.")
+        return ref
 
 
 class ControlRecord(Record):

@@ -65,6 +65,9 @@ config_options = _adding(
         metavar="NAME",
         help="labels: train the student once more without the teacher, and say what it was worth.  [default: none]",
     ),
+    click.option(
+        "--from", "start", metavar="RUN", help="A finished run, whose student's weights are the first weights."
+    ),
     click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
     click.option(
         "--image-size", type=int, metavar="N", help="Side of both networks' input, pixels.  [default: their own]"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord
+from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of
 from vitcompress.core.measured_records import GatesRecord, VerifyRecord
 from vitcompress.core.network_names import files_of
@@ -31,6 +33,7 @@ from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.distill.control.config import control_job
 from vitcompress.stages.distill.qat.config import QatJob, qat_job
 from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.student.start import trained_student
 from vitcompress.stages.teacher.config import TeacherConfig
 
 _DISTILL_VERSION = 4
@@ -58,6 +61,9 @@ def _content(checkpoint: str | None) -> str | None:
 def _outside(network: TeacherConfig | StudentConfig) -> Any:
     """Return the digests of a checkpoint, and of the folder or the code of a user's own that a name means."""
     files = files_of(network.model, network.args)
+    if isinstance(network, StudentConfig) and network.start:
+        with suppress(UsageError):  # it is gone, or not finished: said where its weights are read
+            return [*map(_content, files), trained_student(network)[1].sha256]
     return [_content(network.weights), *map(_content, files)] if files else _content(network.weights)
 
 
@@ -126,7 +132,7 @@ STAGES: tuple[Stage, ...] = (
           facts=lambda run: _outside(run.teacher), seeded=True, collective=True, outside_kept=True),
     Stage("analyze", _IN + "analyze.stage", AnalyzeRecord, 4, _reading, ("data", "teacher"), seeded=True),
     Stage("student", _IN + "student.stage", StudentRecord, 3, lambda run: run.student, ("data", "teacher"),
-          facts=lambda run: _outside(run.student), seeded=True),
+          facts=lambda run: _outside(run.student), seeded=True, outside_kept=True),
     Stage("distill", _IN + "distill.stage", DistillRecord, _DISTILL_VERSION, lambda run: run.distill,
           ("data", "teacher", "student"), seeded=True, collective=True),
     Stage("control", _IN + "distill.control.stage", ControlRecord, 1,

@@ -22,7 +22,9 @@ def refuse_inside_data(root: Path, config: RunConfig) -> None:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """Return what may not change within one output folder."""
+    start = {"start": config.student.start} if config.student.start else {}
     return {
+        **start,
         "teacher": config.teacher.model,
         "student": config.student.model,
         "strategy": config.student.strategy,
@@ -33,10 +35,11 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def default_output(config: RunConfig) -> Path:
-    """Return ``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
+    """Return ``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN][-from-RUN]``, from short names where they were given so."""
     data = Path(config.data.source).name if Path(config.data.source).exists() else config.data.source
     parts = [spoken(config.teacher.model), spoken(config.student.model), config.student.strategy, data]
     parts += [f"seed{config.seed}"] if config.seed else []
+    parts += [f"from-{Path(config.student.start).name}"] if config.student.start else []
     return Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
 
 

@@ -92,6 +92,7 @@ def given_only(settings: Mapping[str, Any]) -> dict[str, Any]:
 def request_of(
     *,
     data: PathLike | None = None,
+    start: PathLike | None = None,
     teacher_weights: PathLike | None = None,
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
@@ -106,6 +107,7 @@ def request_of(
     return {
         **named,
         "data": data and os.fspath(data),
+        "start": start and os.fspath(start),
         "teacher_weights": teacher_weights and os.fspath(teacher_weights),
         "target": comma_list(targets),
         "precision": comma_list(precisions),

@@ -38,7 +38,7 @@ from vitcompress.pipeline.config.facts import Machine
 from vitcompress.pipeline.config.training import EVEN_IF_GIVEN, EXECUTION, SCHEDULE, Start, TrainingFacts
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Loaders, Networks, with_taps
-from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, tap_shapes
+from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, prepare_student, tap_shapes
 from vitcompress.stages.distill.pairs import layer_pairs, resolved_features, student_layers, teacher_layers
 from vitcompress.stages.distill.stage import distil
 from vitcompress.stages.images.config import AugmentConfig
@@ -140,6 +140,7 @@ def distill(
         tap_shapes(network, spec.size, student_layers(pairs), spec.channels),
         tap_shapes(theirs, spec.size, teacher_layers(pairs), spec.channels),
     )
+    prepare_student(network, config, student_layers(pairs), spec.size, spec.channels)
     tapped = with_taps(network, pairs, *shapes)
     where = make_accelerator(device).device
     costs = [cost_of(one, spec.size, spec.channels) for one in (network, theirs)]

@@ -153,6 +153,7 @@ def run(
     data: PathLike | None = None,
     task: str | None = None,
     control: str | None = None,
+    start: PathLike | None = None,
     teacher_weights: PathLike | None = None,
     image_size: int | None = None,
     targets: str | Sequence[str] | None = None,
@@ -181,6 +182,7 @@ def run(
         data: a folder of class folders, or a name such as ``hfds/NAME``; None for the embedded digits.
         task: ``classification``, ``multilabel`` or ``embedding``; None for the first.
         control: ``labels`` trains the student once more without the teacher.
+        start: a finished run, whose student's weights are the first weights.
         teacher_weights: a checkpoint, safetensors or a state dict.
         image_size: side of both networks' input, pixels.
         targets: what to make, such as ``("onnx", "tensorrt")``.
@@ -228,6 +230,7 @@ def run(
         data=data,
         task=task,
         control=control,
+        start=start,
         teacher_weights=teacher_weights,
         image_size=image_size,
         targets=targets,

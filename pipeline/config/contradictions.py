@@ -30,10 +30,22 @@ def contradictions(config: RunConfig) -> Iterator[str]:
                 f"{section}.init is '{network.init}' and {section}.weights is {network.weights!r}; give both init=file "
                 "and a file, or neither."
             )
+    init, start = config.student.init, config.student.start
+    if start and config.student.weights:
+        yield "student.start (--from) and student.weights both give the first weights; leave one out."
+    elif init != "auto" and (init == "run") != (start is not None):
+        yield f"student.init is '{init}' and student.start (--from) is {start!r}; give init=run and a run, or neither."
     yield from _student(config.student)
     yield from _views(config)
     yield from _schedule(config.teacher, "teacher", config.teacher.epochs)
     yield from _schedule(config.distill, "distill", config.distill.epochs)
+    if config.distill.early_stop and config.control.kind != "none":
+        yield (
+            f"distill.early_stop is {config.distill.early_stop}, and control.kind '{config.control.kind}' is compared "
+            "at equal steps; leave one of the two out."
+        )
+    if config.fold.weights == "average" and config.distill.ema_decay is None:
+        yield "fold.weights is 'average', and distill.ema_decay is null, so that none are averaged; leave one out."
 
 
 def augmentation_of(config: RunConfig, training: TrainingConfig, section: str) -> tuple[AugmentConfig, str]:
@@ -194,7 +206,9 @@ def _student(config: StudentConfig) -> Iterator[str]:
             )
     arch, tag = split_tag(config.model)
     if tag and config.init not in ("auto", "pretrained"):
-        start = {"random": "random weights", "teacher": "the teacher's"}.get(config.init, "those of a file")
+        start = {"random": "random weights", "teacher": "the teacher's", "run": "those of a run"}.get(
+            config.init, "those of a file"
+        )
         yield (
             f"student '{config.model}' names pretrained weights, but student.init is '{config.init}', so it starts "
             f"from {start}; give --student {arch}, or --set student.init=pretrained."
@@ -226,8 +240,16 @@ def _views(config: RunConfig) -> Iterator[str]:
 
 
 def _schedule(config: TrainingConfig, section: str, epochs: int | str) -> Iterator[str]:
-    """Yield that the warm-up is not shorter than the training, or that the last learning rate is above the first."""
+    """Yield that a schedule does not fit into its training, or that nothing says at which rate it begins."""
     warmup, lr, least = config.warmup_epochs, config.lr, config.min_lr
+    if lr == "auto" and config.optimizer != "adamw":
+        yield (
+            f"{section}.optimizer is '{config.optimizer}', and {section}.lr is auto, which is known for adamw alone; "
+            f"give the peak rate with --set {section}.lr=NUMBER."
+        )
+    cooldown = config.scheduler_args.get("cooldown_epochs", 0)
+    if isinstance(epochs, int) and isinstance(cooldown, float) and 0 < epochs <= cooldown:
+        yield f"{section}.scheduler_args.cooldown_epochs is {cooldown:g}, but it trains for {epochs}; give less."
     if isinstance(epochs, int) and warmup != "auto" and 0 < epochs <= float(warmup):
         yield f"{section}.warmup_epochs is {float(warmup):g}, but it trains for {epochs}; give less than {epochs}."
     if isinstance(lr, float) and least != "auto" and float(least) > lr:

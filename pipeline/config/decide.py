@@ -80,7 +80,8 @@ def _name(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) 
 def _weights(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> Choice | None:
     """Decide the file of weights where a name of the hub or of a folder means one."""
     origin, section = facts.network(role, config).origin, getattr(config, role)
-    if origin is None or section.weights or section.init in ("scratch", "random", "teacher"):
+    started = role == "student" and config.student.start
+    if origin is None or section.weights or started or section.init in ("scratch", "random", "teacher"):
         return None
     if section.init == "pretrained":
         raise UsageError(f"{role}.init is 'pretrained', and '{origin.name}' has weights of its own; leave it out.")
@@ -178,6 +179,7 @@ EXPORT = (
 _FEATURES = (
     Rule("distill.features", _features, even_if_given=True),
     Rule("compared layers", checks.check_layers, even_if_given=True, needs=("distill.features",)),
+    Rule("what trains", student.check_training, even_if_given=True, needs=("compared layers", "strategy")),
 )
 _STUDENT = (
     Rule("student.uniform_width", student.uniform_width, even_if_given=True),
@@ -261,7 +263,8 @@ def _control_rate(name: Literal["lr", "layer_decay"], config: RunConfig, facts: 
     """Decide a rate of the control: the distillation's, or that of random weights where it starts from them."""
     known = training_facts("distill", config, facts)
     value, why = getattr(config.distill, name), "as the distillation"
-    if known.start == "teacher" and config.control.start == "untaught":
+    taught = config.student.init in ("teacher", "run") and config.distill.optimizer == "adamw"
+    if taught and config.control.start == "untaught":
         rule = {"lr": training.rate_for, "layer_decay": training.layer_decay}[name]
         value = rule(config.distill, replace(known, start="random")).value
         why = "for random weights, without the teacher's"

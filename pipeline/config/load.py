@@ -37,6 +37,7 @@ _FLAGS = {
     "task": "data.task",
     "data": "data.source",
     "control": "control.kind",
+    "start": "student.start",
     "teacher_weights": "teacher.weights",
     "target": "export.target",
     "precision": "export.precision",
@@ -177,7 +178,7 @@ def requested_layers(**given: Any) -> list[Layer]:
     A UsageError is raised if a layer cannot be read, or a recipe for images has none.
     """
     flags = [
-        Layer(f"--{option.replace('_', '-')}", _nested(key, given[option]))
+        Layer("--from" if option == "start" else f"--{option.replace('_', '-')}", _nested(key, given[option]))
         for option, key in _FLAGS.items()
         if given.get(option) is not None
     ]
@@ -246,7 +247,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         network = getattr(config, section)
         kind, rest = origin_of(network.model) or ("", "")
         model = f"{kind}:{absolute(rest)}" if kind == "local-dir" else network.model
-        update[section] = network.model_copy(update={"weights": absolute(network.weights), "model": model})
+        start = {"start": absolute(network.start)} if section == "student" else {}
+        update[section] = network.model_copy(update={"weights": absolute(network.weights), "model": model, **start})
     return config.model_copy(update=update)
 
 

@@ -22,6 +22,8 @@ def first_weights(config: RunConfig, facts: Facts) -> Choice:
     student = facts.network("student", config)
     if config.student.weights is not None:
         return Choice("file", "student.weights names one")
+    if config.student.start is not None:
+        return Choice("run", "student.start (--from) names one")
     if is_own(student.name):
         return Choice("random", "its function gives them")
     if "." in student.name:
@@ -145,6 +147,7 @@ def check_first_weights(config: RunConfig, facts: Facts) -> None:
     import timm
 
     from vitcompress.stages.models.initial import fit_file, fit_pretrained
+    from vitcompress.stages.student.start import trained_student
 
     student = config.student
     if student.init == "pretrained" and not timm.is_model_pretrained(student.model):
@@ -152,10 +155,13 @@ def check_first_weights(config: RunConfig, facts: Facts) -> None:
             f"student.init is 'pretrained', but timm has no pretrained weights of {student.model}; use "
             "student.init=random."
         )
-    if student.weights is None and not (student.init == "pretrained" and facts.fetch):
+    if student.weights is None and student.init != "run" and not (student.init == "pretrained" and facts.fetch):
         return
     network, spec = _student_on_meta(config, facts)
-    if student.weights is not None:
+    if student.init == "run":
+        root, ref, _ = trained_student(student)
+        fit_file(network, root / ref.path, spec.arch, spec.args)
+    elif student.weights is not None:
         fit_file(network, Path(student.weights), spec.arch, spec.args, student.weights_key)
     else:
         fit_pretrained(network, student.model, spec.args)
@@ -172,6 +178,32 @@ def _student_on_meta(config: RunConfig, facts: Facts) -> tuple[Any, ModelSpec]:
     spec = student_spec(student, 1000, facts.network("teacher", config).shape.width)
     with torch.device("meta"):
         return build_model(spec), spec
+
+
+def check_training(config: RunConfig, facts: Facts) -> None:
+    """Refuse, by a UsageError, optimizers that timm has not, and what networks cannot freeze or compute again."""
+    from vitcompress.stages.distill.model import prepare_student
+    from vitcompress.stages.distill.pairs import layer_pairs, student_layers
+    from vitcompress.stages.models.build import input_size
+    from vitcompress.stages.models.geometry import meta_model
+    from vitcompress.stages.models.students import network_inside
+    from vitcompress.stages.models.trainable import prepare
+    from vitcompress.stages.training.optimizer import try_optimizer
+
+    for section in ("teacher", "distill"):
+        if getattr(config, section).identity().keys() & {"optimizer", "betas", "eps", "momentum", "optimizer_args"}:
+            try:
+                try_optimizer(getattr(config, section))
+            except UsageError as error:
+                raise UsageError(f"{section}.{error}") from error
+    teacher, student = facts.network("teacher", config), facts.network("student", config)
+    if config.teacher.freeze or config.teacher.grad_checkpointing:
+        prepare(meta_model(teacher.arch, teacher.args), config.teacher, "teacher")
+    if config.distill.freeze or config.distill.grad_checkpointing:
+        network, spec = _student_on_meta(config, facts)
+        layers = student_layers(layer_pairs(config.distill, student.shape.depth, teacher.shape.depth))
+        size = input_size(spec.args, network_inside(network))
+        prepare_student(network, config.distill, layers, size, int(spec.args.get("in_chans", 3)))
 
 
 def strategy(config: RunConfig, facts: Facts) -> Choice:

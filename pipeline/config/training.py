@@ -68,7 +68,7 @@ class TrainingFacts:
 
 def start_of(init: str) -> Start:
     """Return how a network of this ``init`` starts, once it is no longer ``auto``."""
-    return "teacher" if init == "teacher" else "pretrained" if init in ("pretrained", "file") else "random"
+    return "teacher" if init == "teacher" else "pretrained" if init in ("pretrained", "file", "run") else "random"
 
 
 def _length(config: Training, facts: TrainingFacts) -> tuple[int, int]:
@@ -213,6 +213,8 @@ def compilation(config: Training, facts: TrainingFacts) -> Choice | None:
 
     if config.compile_reason:  # decided when the run began, perhaps on another machine; asked of a compiler when used
         return None
+    if config.compile == "auto" and config.grad_checkpointing:
+        return Choice("off", "not tried together with grad_checkpointing")
     epochs = _length(config, facts)[0]
     # Backward costs twice what forward does.
     operations = float(facts.images) * epochs * (3 * facts.own + _teacher_beside(config, facts)) if epochs else 0.0

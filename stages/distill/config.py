@@ -65,9 +65,13 @@ class DistillConfig(TrainingConfig):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
     volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"keep_every", "timeout_minutes"}
+    later: ClassVar[frozenset[str]] = TrainingConfig.later | {"early_stop"}
 
     epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Passes over the training images. auto: more, the fewer images there are (``pipeline.config.training``)."""
+    early_stop: int | None = Field(None, gt=0)
+    """End the training after so many evaluations in a row that are not better, beyond the paired 95 % interval on the
+    held-out images, than the last one that was. null: never. The schedule stays that of `epochs`, and is cut off."""
     logits: Annotated[str, AfterValidator(partial(check, "logits")), Field(examples=built_in("logits"))] = "soft"
     """Distillation of logits: `soft` KL to the teacher's softened answer, `hard` cross-entropy with its argmax, or a
     loss of another package. `soft` becomes `sigmoid` with several labels an image, `embedding` with embeddings."""

@@ -24,7 +24,14 @@ from vitcompress.stages.distill.cache.fill import fill, parts_of
 from vitcompress.stages.distill.cache.store import CachedViews, Store
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.losses.terms import distillation_terms
-from vitcompress.stages.distill.model import TEACHER_VERSION, AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
+from vitcompress.stages.distill.model import (
+    TEACHER_VERSION,
+    AdaptedTeacher,
+    FrozenTeacher,
+    TappedStudent,
+    prepare_student,
+    tap_shapes,
+)
 from vitcompress.stages.distill.pairs import (
     LayerPair,
     Shape,
@@ -152,6 +159,8 @@ def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Netw
     network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
     ours = _tap_shapes(inputs.student, student_layers(pairs))
     theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
+    spec = inputs.student.preprocess
+    prepare_student(network, config, student_layers(pairs), spec.size, spec.channels)
     set_seed(context.seed)  # of the projectors' first weights
     student = with_taps(network, pairs, ours, theirs)
     if config.compiles:

@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.pairs import LayerPair, Shape, student_layers
 from vitcompress.stages.models.build import logits_and_taps, tapped_block
 from vitcompress.stages.models.students import layer_groups_of, no_weight_decay_of, taps_alone
 from vitcompress.stages.models.talking_heads import freeze_talking_heads
+from vitcompress.stages.models.trainable import prepare
 from vitcompress.stages.training.device import Answers, Beside
 
 TEACHER_VERSION = 2
@@ -28,6 +31,26 @@ def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...], channels:
         _, taps = logits_and_taps(network.eval(), image, layers)
     network.train(training)
     return {layer: tuple(tap.shape) for layer, tap in zip(layers, taps, strict=True)}
+
+
+def prepare_student(
+    network: nn.Module, config: DistillConfig, layers: tuple[int, ...], size: int, channels: int = 3
+) -> None:
+    """Do ``stages.models.trainable.prepare``; ``size`` is the side of an input, pixels.
+
+    A UsageError is also raised where a feature loss on one of ``layers`` teaches nothing, all before it being frozen.
+    """
+    prepare(network, config, "distill")
+    if not config.freeze:
+        return
+    image = torch.zeros(1, channels, size, size, device=next(network.parameters()).device)
+    _, taps = logits_and_taps(network.eval(), image, layers)
+    for layer, tap in zip(layers, taps, strict=True):
+        if not tap.requires_grad:
+            raise UsageError(
+                f"distill.freeze is {config.freeze!r}, so nothing before the tap of student layer {layer} trains, and "
+                "the feature loss on it teaches nothing; freeze less, or leave it out (--set 'distill.features=[]')."
+            )
 
 
 class Projector(nn.Module):
@@ -72,8 +95,13 @@ class TappedStudent(nn.Module):
         ]
 
     def meeting_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return those of the first tapped block, the last that every term reaches; without taps, of the last."""
-        return tuple(tapped_block(self.network, self.layers[0] if self.layers else -1).parameters())
+        """Return those of the first tapped block, the last that every term reaches; without taps, of the last.
+
+        Where that block is frozen, all that train.
+        """
+        block = tapped_block(self.network, self.layers[0] if self.layers else -1)
+        found = tuple(own for own in block.parameters() if own.requires_grad)
+        return found or tuple(own for own in self.network.parameters() if own.requires_grad)
 
     def no_weight_decay(self) -> set[str]:
         """Return the parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""

@@ -41,8 +41,9 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     root = context.run.root
     spec = inputs.distill.model
     size, channels = inputs.student.preprocess.size, inputs.student.preprocess.channels
-    kept = load_own(build_model(spec), inputs.distill.weights, root).eval()
-    weights, models = {spec.graph: inputs.distill.weights}, {spec.graph: spec}
+    file = inputs.distill.weights if config.weights == "chosen" else inputs.distill.file_of(config.weights, root)
+    kept = load_own(build_model(spec), file, root).eval()
+    weights, models = {spec.graph: file}, {spec.graph: spec}
     costs = {spec.graph: cost_of(fused(kept), size, channels)}
     if not isinstance(kept, LiftStudent):
         return FoldRecord(

@@ -7,13 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from vitcompress.core.record import Record
-from vitcompress.core.records import Strategy, WideHeads
+from vitcompress.core.records import Strategy, WhichWeights, WideHeads
 
 
 class StudentConfig(Record):
     """Which small network is trained, and how it is made to carry the teacher's width."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"init_reason", "weights_reason"})
+    later: ClassVar[frozenset[str]] = frozenset({"start", "start_weights"})
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -33,11 +34,11 @@ class StudentConfig(Record):
     """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
     wide_heads: WideHeads = "size"
     """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
-    init: Literal["auto", "random", "pretrained", "file", "teacher"] = "auto"
-    """First weights: random, timm's pretrained ones, `weights` (of these two, whatever fits is loaded), or the
-    teacher's own, cut to the leading PCA directions of its tokens, every map then corrected by least squares on some
-    training images. auto: file when `weights` is given; random at the reduced geometry; pretrained where timm's can be
-    had from here; teacher where its family fits; else random."""
+    init: Literal["auto", "random", "pretrained", "file", "run", "teacher"] = "auto"
+    """First weights: random, timm's pretrained ones, `weights`, or those of the run `start` (of these three, whatever
+    fits is loaded), or the teacher's own, cut to the leading PCA directions of its tokens, every map then corrected by
+    least squares on some training images. auto: file when `weights` is given, run when `start` is; random at the
+    reduced geometry; pretrained where timm's can be had from here; teacher where its family fits; else random."""
     init_reason: str = ""
     """Why, in words, where `auto` decided; left empty by hand."""
     weights: str | None = None
@@ -45,6 +46,11 @@ class StudentConfig(Record):
     weights_key: str | None = None
     """Which entry of that file, or which prefix of its names, where it holds several networks."""
 
+    start: str | None = Field(None, min_length=1)
+    """Another run (`--from RUN`) whose trained student's weights are the first weights here, for `init: run`. Whatever
+    fits by name and shape is taken; a classifier of other classes is not."""
+    start_weights: WhichWeights = "chosen"
+    """Which of that run's: the chosen, `best`, `last` or `average` ones (`fold.weights`)."""
     weights_reason: str = ""
     """Where they come from, in words, where the name of a hub or a folder meant them; left empty by hand."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, Stu
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
 from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes, widened_args
-from vitcompress.stages.models.initial import fit_file, fit_pretrained
+from vitcompress.stages.models.initial import Fit, fit_file, fit_pretrained
 from vitcompress.stages.models.own import own_network, words_of
 from vitcompress.stages.models.students import network_inside
+from vitcompress.stages.models.trainable import classifier_of
 from vitcompress.stages.models.uniform import matching_width
 from vitcompress.stages.models.weights import save_weights
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.student.first_weights import first_weights
+from vitcompress.stages.student.start import trained_student
 
 GRAPH_OF: dict[Strategy, Graph] = {
     "plain": "plain",
@@ -57,16 +59,19 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         context.say(f"note: the student is {words}")
     if words and spec.embedding and spec.graph == "plain":
         own_network(spec.arch, spec.args, spec.num_classes, exact=True)
-    initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
+    random = {name: value.clone() for name, value in model.state_dict().items()}
+    loads = config.init in ("file", "pretrained", "run")
+    initial = _load(config, spec, model, inputs.data, context) if loads else {}
     preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"], inputs.data)
     if config.init == "teacher":
-        random = {name: value.clone() for name, value in model.state_dict().items()}
         initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, context)
+    if config.init in ("teacher", "run"):
         initial["random_weights"] = save_weights(random, own / "random.safetensors", root)
     if initial:
         rest = some(list(initial["not_loaded"]))
         context.say(
-            f"student weights: {initial['loaded']} of {len(model.state_dict())} tensors from {initial['source']}"
+            ("note: " if config.init == "run" else "")
+            + f"student weights: {initial['loaded']} of {len(model.state_dict())} tensors from {initial['source']}"
             + (f"; not loaded: {rest}" if rest else "")
         )
     return StudentRecord(
@@ -108,11 +113,16 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
     )
 
 
-def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, context: Context) -> dict[str, Any]:
-    """Load what fits of a file or of timm's pretrained weights, and return fields of the record."""
+def _load(
+    config: StudentConfig, spec: ModelSpec, model: nn.Module, data: DataRecord, context: Context
+) -> dict[str, Any]:
+    """Load what fits of a file, another run or timm's pretrained weights, and return fields of the record."""
     if config.init == "file" and config.weights:
         source = config.weights_reason or f"file {config.weights}"
         found = fit_file(model, Path(config.weights), spec.arch, spec.args, config.weights_key)
+    elif config.init == "run":
+        source = f"run {config.start} ({config.start_weights} weights)"
+        found = _from_run(config, spec, model, data)
     else:
         source = f"timm pretrained {config.model}"
         context.say(f"asking for timm's pretrained weights of {config.model}")
@@ -122,6 +132,18 @@ def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, context: Con
     model.load_state_dict(found.values, strict=False)
     source = "; ".join((source, *found.told))
     return {"source": source, "loaded": len(found.values), "not_loaded": found.not_loaded}
+
+
+def _from_run(config: StudentConfig, spec: ModelSpec, model: nn.Module, data: DataRecord) -> Fit:
+    """Return what fits of another run's student, less a classifier of other classes."""
+    root, ref, theirs = trained_student(config)
+    found = fit_file(model, root / ref.path, spec.arch, spec.args)
+    if data.task == theirs.task and (data.task == "embedding" or data.classes == theirs.classes):
+        return found
+    heads = tuple(f"{name}." for name in classifier_of(model))
+    kept = {name: value for name, value in found.values.items() if not name.startswith(heads)}
+    foreign = tuple(f"{name}: of other classes" for name in found.values if name not in kept)
+    return replace(found, values=kept, not_loaded=(*foreign, *found.not_loaded))
 
 
 def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:

@@ -29,6 +29,7 @@ from vitcompress.stages.models.embedding import embedding_width, projection_of
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.own import words_of
+from vitcompress.stages.models.trainable import prepare
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
@@ -258,13 +259,14 @@ def fitting_job(
     context: Context,
     task: Task = "classification",
 ) -> Job:
-    """Return the training of all of the teacher's weights, in place, by the labels."""
+    """Return the training of all of the teacher's weights that are not frozen, in place, by the labels."""
     augment, weights = config.augmentation, class_weights(config.class_weights, images)
     label_loss = LabelLoss(task, config.label_smoothing, weights=weights)
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"labels": label_loss(network(batch), labels)}
 
+    prepare(model, config, "teacher")
     if config.compiles:
         compile_in_place(model, graphs=config.compile == "graphs")
     return Job(

@@ -85,6 +85,8 @@ class TrainingState:
     """As prepared for this device."""
     optimizer: Any
     progress: Progress
+    answers: tuple[NDArray[np.float32], NDArray[Any]]
+    """At the newest evaluation: held-out outputs of the better of raw and averaged weights, and what they should be."""
 
     @property
     def learning_rate(self) -> float:

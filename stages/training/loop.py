@@ -15,7 +15,6 @@ import torch
 from accelerate import skip_first_batches
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
-from timm.scheduler import create_scheduler_v2
 from timm.utils import distribute_bn
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from vitcompress.stages.training.optimizer import make_optimizer, take_step
 from vitcompress.stages.training.precision import settle_precision
 from vitcompress.stages.training.processes import from_main, mean_of_all, report_lost_process
 from vitcompress.stages.training.readings import Readings
+from vitcompress.stages.training.schedule import Plateau, make_schedule
 from vitcompress.stages.training.terms import Terms
 
 _RUNNING = ("running_mean", "running_var")
@@ -79,17 +79,11 @@ class Training(TrainingState):
         )
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
-        self.scheduler, _ = create_scheduler_v2(
-            self.optimizer.optimizer,
-            num_epochs=self.epochs,
-            min_lr=min(float(config.min_lr), self.learning_rate),
-            warmup_lr=config.warmup_lr,
-            warmup_epochs=float(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
-            step_on_epochs=False,
-            updates_per_epoch=self.steps_per_epoch,
-        )
+        self.scheduler = make_schedule(self.optimizer.optimizer, config, self.epochs, self.steps_per_epoch)
         metrics = Metrics(callbacks)
         self.callbacks: list[Callback] = [metrics, Tracked(metrics), *callbacks]
+        if config.scheduler == "plateau":
+            self.callbacks.append(Plateau(self.scheduler, float(config.min_lr), **config.scheduler_args))  # type: ignore[arg-type]
         self.average = None
         if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)
@@ -99,6 +93,7 @@ class Training(TrainingState):
             if callback.saved is not None:
                 self.accelerator.register_for_checkpointing(callback.saved)
         self.running = [buffer for name, buffer in job.model.named_buffers() if name.endswith(_RUNNING)]
+        self.counts = [buffer for name, buffer in job.model.named_buffers() if name.endswith("num_batches_tracked")]
         self.progress = Progress()
         self.offered = len(job.train.dataset)  # type: ignore[arg-type]  # all of ours have a length
         self.readings = Readings(job.name, self.accelerator, context.say)
@@ -165,6 +160,7 @@ class Training(TrainingState):
                 distribute_bn(network, self.accelerator.num_processes, reduce=False)  # the main one's, which are saved
         logits, labels = predict_each(networks, self.val, self.accelerator)
         raw, *averaged = (self.job.score(own, labels) for own in logits)
+        self.answers = logits[-1] if averaged and averaged[0] >= raw else logits[0], labels  # as ``Trained.chosen``
         return raw, averaged[0] if averaged else None
 
     def _after_epoch(self, pace: Pace | None, found: Trained | None) -> None:
@@ -196,7 +192,7 @@ class Training(TrainingState):
     def _epoch(self, stop: StopRequest) -> Pace:
         """Train on one pass over the images, or on what is left of it."""
         progress = self.progress
-        self.model.train()
+        self.train_mode()
         self.loader.set_epoch(progress.epoch)  # reaches the sampler, or the dataset of a stream
         if hasattr(self.job.train.dataset, "set_epoch"):
             self.job.train.dataset.set_epoch(progress.epoch)
@@ -219,6 +215,13 @@ class Training(TrainingState):
         progress.epoch, progress.batches, progress.sums, progress.summed = progress.epoch + 1, 0, {}, 0
         return pace
 
+    def train_mode(self) -> None:
+        """Set all modules to train, but batch norms that are frozen."""
+        self.model.train()
+        for module in self.model.modules():
+            if getattr(module, "kept_in_eval", False):
+                module.eval()
+
     def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
         """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step.
 
@@ -236,6 +239,9 @@ class Training(TrainingState):
             self.scheduler.step_update(progress.steps)
             with self.accelerator.autocast():
                 terms = self.job.loss(self.model, images, labels, *more)
+            # What runs again in the backward pass (grad_checkpointing) would count its batch a second time.
+            again = [*self.running, *self.counts] if self.config.grad_checkpointing else []
+            once = [buffer.clone() for buffer in again]
             if self.terms:
                 terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
             stacked = torch.stack(list(terms.values()))
@@ -243,6 +249,8 @@ class Training(TrainingState):
             self.readings.keep_terms(tuple(terms), values, progress)
             # 1, or NaN where a term is not finite: then so is the gradient, in all processes, and none takes the step.
             self.accelerator.backward(stacked.sum(), gradient=1 + (values * 0).sum())
+            for buffer, kept in zip(again, once, strict=True):
+                buffer.copy_(kept)
             for buffer, kept in zip(self.running, before, strict=True):
                 buffer.copy_(torch.where(values.isfinite().all(), buffer, kept))
             if self.accelerator.sync_gradients:

@@ -63,7 +63,7 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     release_unused()
     training = Training(replace(job, compared=None), config, 1, context)  # measured terms would lengthen a few steps
     settle_precision(training)
-    training.model.train()
+    training.train_mode()
     batches = iter(training.loader)
     times: list[float] = []
     memory = PeakMemory(training.accelerator.device)

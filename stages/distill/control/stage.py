@@ -53,7 +53,7 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     if student.random_weights is not None:
         start = "same" if config.control.start == "same" else "random"
     if start == "random":
-        context.say("the control starts from random weights, since the student's are the teacher's")
+        context.say("the control starts from random weights, since the student's come from a teacher")
         student = student.model_copy(update={"weights": student.random_weights})
     given = job.Inputs(inputs.data, inputs.teacher, student)
     control = trained_control(config.training, given, config.version, context)

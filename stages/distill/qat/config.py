@@ -53,6 +53,10 @@ def qat_job(
             "keep_every": None,
             "precision": "float32",
             "compile": "off",
+            "freeze": (),  # rounding moves all weights
+            "early_stop": None,
+            "scheduler": "cosine",
+            "scheduler_args": {},
         }
     )
     return QatJob(qat=qat, training=training, projector=projector, calibration_images=images, version=version)

@@ -121,9 +121,9 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(context: Context, tmp_pat
     assert_bitwise_equal(train(make_job(context), config(), 2, context), whole)
 
 
-def together(folder: Path) -> list[dict[str, Any]]:
-    """What two processes say of a training in which a term of the second one alone is not finite, once."""
-    script, tests = Path(__file__).with_name("stepped_together.py"), Path(__file__).parents[2]
+def together(folder: Path, script: str = "stepped_together.py") -> list[dict[str, Any]]:
+    """What two processes say of a training; unless told, one where a term of the second alone is not finite, once."""
+    tests = Path(__file__).parents[2]
     common = {
         "PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests, Path(__file__).parent))),
         "OMP_NUM_THREADS": "1",
@@ -131,7 +131,7 @@ def together(folder: Path) -> list[dict[str, Any]]:
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": "2",
     }
-    words = [sys.executable, str(script), str(folder)]
+    words = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
     started = [
         subprocess.Popen(
             words, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE
