@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     with on_request(_interrupt, watched), answers_alone() if as_json else nullcontext(), warnings.catch_warnings():
         warnings.showwarning = partial(_warn, warnings.showwarning)
+        warnings.simplefilter("once", OldName)
         _main([word for word in given if word != "--debug"], debug, as_json)
 
 

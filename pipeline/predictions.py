@@ -37,7 +37,9 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> int:
         else:
             done += 1
         path, vector = str(found.path), found.embedding
-        labels = [{"label": label, "probability": share} for label, share in found.classes]
+        labels: list[dict[str, str | float]] = [
+            {"label": label, "probability": share} for label, share in found.classes
+        ]
         if vector is not None:
             put("predict", Predicted(path=path, embedding=vector.tolist()), line=True)
         elif as_json:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from rich.console import Console
 
 from vitcompress.pipeline.cli import main
+
+SCHEMAS = Path(__file__).resolve().parents[1] / "docs" / "schemas"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,16 @@ def in_process(*arguments: str | Path) -> Result:
             code = stop.code
     assert isinstance(code, int)
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def document(text: str, name: str) -> dict[str, Any]:
+    """What a command printed, which keeps to the published schema of that name."""
+    found: dict[str, Any] = json.loads(text)
+    assert found["schema"] == name
+    schema = json.loads((SCHEMAS / f"{name}-{found['version']}.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(found)] == []
+    return found
 
 
 def printed(renderable: Any, width: int = 80) -> str:

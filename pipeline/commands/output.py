@@ -41,7 +41,7 @@ def put(schema: str, found: Record | Mapping[str, Any], code: int = EXIT_OK, *, 
     return code
 
 
-def show(found: vc.Run | vc.Verified, as_json: bool) -> int:
+def show(found: Any, as_json: bool) -> int:
     """Print what a run or a bundle came to, and where its report is; return the exit code of the verdict."""
     code = int(found.verdict.exit_code)
     if as_json:
@@ -61,7 +61,7 @@ def answers_alone() -> Iterator[None]:
     Libraries in C and processes that are started here print there too, so the file descriptor itself is led away.
     """
     own, number = sys.stdout, None
-    if own is sys.__stdout__:  # not a caller's own, as in a test
+    if sys.stdout is sys.__stdout__:  # not a caller's own, as in a test
         own.flush()
         number = own.fileno()
         own = open(os.dup(number), "w", encoding="utf-8")  # noqa: PTH123, SIM115 - of a descriptor, closed below

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import click
 
 from vitcompress.core.errors import EXIT_OK
@@ -22,13 +20,12 @@ def target_list(as_json: bool) -> int:
     from vitcompress.exporters import targets
 
     known = targets.registered()
+    here = [(name, one.title, one.available()) for name, one in known.items()]
     if as_json:
-        found = [(name, one.title, one.available()) for name, one in known.items()]
-        rows = [{"name": name, "title": title, "usable": here.yes, "why": here.why} for name, title, here in found]
+        rows = [{"name": name, "title": title, "usable": found.yes, "why": found.why} for name, title, found in here]
         return put("target-list", {"targets": rows})
     widest = max(map(len, known))
-    for name, one in known.items():
-        found = one.available()
+    for name, _, found in here:
         click.echo(f"{name:<{widest}}  {'usable' if found.yes else 'missing':<7}  {found.why}")
     return EXIT_OK
 
@@ -40,7 +37,7 @@ def target_install(name: str, as_json: bool) -> int:
     """Make the environment of the target NAME; this program's own stays as it is."""
     from vitcompress.exporters import environments, targets
 
-    made = environments.install(targets.get(name), partial(click.echo, err=as_json))
+    made = environments.install(targets.get(name), click.echo)
     return _told(name, True, made, "made    " if made else "is there", as_json)
 
 

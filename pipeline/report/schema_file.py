@@ -30,9 +30,9 @@ def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) ->
         for field, words in _descriptions(models.get(name, Record)).items():
             if field in part["properties"]:  # no class variable
                 part["properties"][field]["description"] = words
-    for key, value in reversed((head or {}).items()):
-        found["properties"] = {key: {"const": value}, **found["properties"]}
-        found["required"] = [key, *found.get("required", ())]
+    if head:
+        found["properties"] = {key: {"const": value} for key, value in head.items()} | found["properties"]
+        found["required"] = [*head, *found.get("required", ())]
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 

@@ -10,18 +10,28 @@ import sys
 
 import click
 import pytest
-from command_line import in_process
+from command_line import document, in_process
 
-from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError, RunInterrupted, UsageError
+from vitcompress.core.errors import (
+    DataError,
+    EnvironmentLacksError,
+    ProcessLost,
+    ResultError,
+    RunInterrupted,
+    UsageError,
+)
 from vitcompress.pipeline import cli
+from vitcompress.pipeline.commands.output import json_option
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
         (UsageError("bad words"), 2),
+        (click.BadParameter("bad words"), 2),
         (ResultError("bad words"), 1),
         (EnvironmentLacksError("bad words"), 3),
+        (ProcessLost("bad words"), 75),
         (RunInterrupted("bad words"), 130),
         (OSError(28, "bad words", "/disk/file"), 2),
         (ZeroDivisionError("bad words"), 2),
@@ -29,10 +39,10 @@ from vitcompress.pipeline import cli
     ],
 )
 def test_errors_end_with_their_code_and_one_line(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(as_json: bool) -> None:
         raise error
 
-    monkeypatch.setitem(cli.cli.commands, "doctor", click.Command("doctor", callback=fail))
+    monkeypatch.setitem(cli.cli.commands, "doctor", click.command("doctor")(json_option(fail)))
     told = in_process("doctor")
     assert (told.code, told.out) == (code, "")
     assert "bad words" in told.err
@@ -42,6 +52,12 @@ def test_errors_end_with_their_code_and_one_line(error: Exception, code: int, mo
     again = in_process("doctor", "--debug")
     assert again.code == code
     assert "Traceback" in again.err
+    machine = in_process("doctor", "--json")
+    found = document(machine.out, "error")["error"]
+    assert (machine.code, machine.err, found["exit_code"]) == (code, told.err, code)
+    assert found["message"] in told.err
+    kinds = {click.BadParameter: "UsageError", ZeroDivisionError: "InternalError"}
+    assert found["kind"] == kinds.get(type(error), type(error).__name__)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +108,9 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         "vitcompress.pipeline.cli.cli.commands['doctor'] = click.Command('doctor', callback=tell)\n"
         "vitcompress.__main__.process()\n"
     )
-    command = f"{shlex.join([sys.executable, '-c', code, 'doctor'])} | head -n 1"
+    command = f"set -o pipefail; {shlex.join([sys.executable, '-c', code, 'doctor'])} | head -n 1"
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 141, done.stderr
     assert done.stdout == "name\n"
     assert done.stderr == ""
 
