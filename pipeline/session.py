@@ -1,4 +1,4 @@
-"""A session of work on a run: its lock, and RUN/log.txt, which tells what was said, shown or not."""
+"""A session of work on a run: its lock, and RUN/log.txt, which has all that was said, shown or not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import click
@@ -22,52 +21,34 @@ from vitcompress.pipeline.runner import Runner
 
 @contextmanager
 def session(runner: Runner, command: str) -> Iterator[None]:
-    """Hold the run's lock within the block, and log the command, machine, warnings and how the block ends."""
-    with runner.run.locked(), _log(runner.run.root / "log.txt") as log, _overheard(log):
-        runner.log = log
-        found = environment()
-        packages = ", ".join(f"{name} {version}" for name, version in found["packages"].items())
-        log(f"session: {command}")
-        log(f"compress {found['compress']}, Python {found['python']}, {packages}")
-        log(
-            f"{platform.node()}: {found['system']}, {found['processor']}, {found['cores']} cores, "
-            f"{found['memory_gib']} GiB, {'a GPU' if found['gpu'] else 'no GPU'}"
-        )
-        log(f"seed {runner.run.state()['identity'].get('seed')}")
-        try:
-            yield
-        except (KeyboardInterrupt, RunInterrupted) as error:
-            log(f"stopped: {error}" if str(error) else "stopped")
-            raise
-        except BaseException as error:
-            log(f"error: {error}\n{traceback.format_exc()}")
-            raise
-        log("session ended")
+    """Hold the run's lock within the block, and log the command, machine, warnings and how the block ends.
 
-
-@contextmanager
-def _log(path: Path) -> Iterator[Callable[[str], None]]:
-    """Give a function that appends lines, each with its time; each is in the file when the function returns.
-
-    Where the disk takes no more, lines are left out: whatever the run itself cannot write is reported there.
+    A line is in the file when the logging function returns. Where the disk takes no more, lines are left out: whatever
+    the run itself cannot write is reported there.
     """
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def write(text: str) -> None:
-        at = utc_now()
-        lines = (f"{at} {_plain(line)}".rstrip() for line in text.splitlines())
+    def log(text: str) -> None:
+        plain = (
+            "".join(sign if sign.isprintable() else " " for sign in line) for line in click.unstyle(text).splitlines()
+        )
         with suppress(OSError):
-            os.write(file, "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
+            os.write(file, "".join(f"{utc_now()} {line}\n" for line in plain).encode(errors="backslashreplace"))
 
-    try:
-        yield write
-    finally:
-        os.close(file)
-
-
-def _plain(line: str) -> str:
-    """Return the line without colours and control characters."""
-    return "".join(sign if sign.isprintable() else " " for sign in click.unstyle(line))
+    with runner.run.locked():
+        file = os.open(runner.run.root / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        runner.log = log
+        try:
+            facts = {"host": platform.node(), "seed": runner.run.state()["identity"].get("seed"), **environment()}
+            log(f"session: {command}\n" + "\n".join(f"{name}: {value}" for name, value in facts.items()))
+            with _overheard(log):
+                yield
+            log("session ended")
+        except BaseException as error:
+            stopped = isinstance(error, (KeyboardInterrupt, RunInterrupted))
+            log(f"stopped: {error}" if stopped else f"error: {error}\n{traceback.format_exc()}")
+            raise
+        finally:
+            os.close(file)
 
 
 @contextmanager

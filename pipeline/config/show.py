@@ -44,7 +44,7 @@ def schema() -> dict[str, Any]:
 
 def settings(asked: RunConfig, config: RunConfig, choices: Sequence[Choice], layers: Sequence[Layer]) -> list[Setting]:
     """Return every setting with its origin, in the config's order; ``asked`` was made of ``layers``, lowest first."""
-    return [_setting(key, value, asked, choices, layers) for key, value in _leaves(config, "")]
+    return [_setting(key, value, asked, choices, layers) for key, value in leaves(config, "")]
 
 
 def table(found: Sequence[Setting]) -> Table:
@@ -60,12 +60,12 @@ def table(found: Sequence[Setting]) -> Table:
     return grid
 
 
-def _leaves(section: Record, prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(section: Record, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield the dotted key and the JSON value of everything but reasons."""
     dumped = section.model_dump(mode="json")
     for name, value in section:
         if isinstance(value, Record):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         elif not name.endswith("_reason"):
             yield f"{prefix}{name}", dumped[name]
 

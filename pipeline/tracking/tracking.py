@@ -16,18 +16,29 @@ from typing import TYPE_CHECKING, Any
 
 from vitcompress.core.files import sha256_of, write_atomic
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.record import Record
 from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.config.show import leaves
 from vitcompress.pipeline.report.readings import last_settings
 from vitcompress.pipeline.runner import Runner
 
 if TYPE_CHECKING:
     from vitcompress.pipeline.tracking.sinks import Sink
 
-_STAGES = {"student": "distill"}
-"""Stages of trainings that are not named as their stage."""
 _ANYWHERE = {"tracking", "check", "device", "workers", "threads"}
 """Settings that may differ between two sessions of one tracker's run."""
+
+
+@contextmanager
+def tracking(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Iterator[Tracking]:
+    """Within the block the run is sent to the trackers that it asks for; with none, nothing is done or written."""
+    found, failed = Tracking(runner, resolved, asked), True
+    runner.track = found.line if resolved.tracking.trackers else None
+    try:
+        yield found
+        failed = False
+    finally:
+        for name, sink in found.sinks.items():
+            found.guarded(name, lambda sink=sink: sink.finish(failed))  # type: ignore[misc]
 
 
 class Tracking:
@@ -39,84 +50,74 @@ class Tracking:
         self.path = runner.run.root / "tracking.json"
         self.sinks: dict[str, Sink] = {}
         self.failed: set[str] = set()
-        identity = {name: value for name, value in asked.identity().items() if name not in _ANYWHERE}
-        place = self.settings.model_dump(mode="json", exclude={"trackers"})
-        self.subject = fingerprint(identity, place)
         try:
             self.kept: dict[str, Any] = json.loads(self.path.read_text())
         except (OSError, ValueError):
             self.kept = {}
+        identity = {name: value for name, value in asked.identity().items() if name not in _ANYWHERE}
+        subject = fingerprint(identity, self.settings.model_dump(mode="json", exclude={"trackers"}))
         for name in self.settings.trackers:
-            if self.kept.get(name, {}).get("subject") != self.subject:
-                self.kept[name] = {"subject": self.subject, "id": None, "sent": {}}
+            if self.kept.get(name, {}).get("subject") != subject:
+                self.kept[name] = {"subject": subject, "id": None, "sent": {}}
 
     def config(self, resolved: RunConfig) -> None:
         """Send the settings, once."""
-        values = dict(_flat(resolved))
-        for name in self.settings.trackers:
-            self._once(name, "config", 0, lambda sink: sink.tracker.store_init_configuration(values))
+        simple = {key: json.dumps(one) if isinstance(one, (list, dict)) else one for key, one in leaves(resolved, "")}
+        self._once("config", 0, lambda sink: sink.tracker.store_init_configuration(simple))
 
     def line(self, values: Mapping[str, Any]) -> None:
         """Send a line of metrics.jsonl, or figures between two of them, which have no epoch."""
-        training = str(values["training"])
-        prefix = _STAGES.get(training, training)
-        curve = f"{prefix} {values['settings']} {'epochs' if 'epoch' in values else 'steps'}"
+        training, step = str(values["training"]), values["step"]
+        prefix = "distill" if training == "student" else training
         figures = {name: value for name, value in values.items() if isinstance(value, (int, float)) and name != "step"}
         figures |= {f"loss {term}": value for term, value in values.get("losses", {}).items()}
-        named = {plain(f"{prefix}/{name}"): float(value) for name, value in figures.items()}
-        for name in self.settings.trackers:
-            self._once(name, curve, values["step"], lambda sink: sink.log(prefix, values["step"], named))
+        named = {_plain(f"{prefix}/{name}"): float(value) for name, value in figures.items()}
+        curve = f"{prefix} {values['settings']} {'epochs' if 'epoch' in values else 'steps'}"
+        self._once(curve, step, lambda sink: sink.log(prefix, step, named))
 
     def report(self, report: Mapping[str, Any], folder: Path) -> None:
-        """Send what earlier sessions did not send, then the verdict and the files of the report."""
+        """Send what earlier sessions did not send, then the results and the files of the report."""
         for lines in last_settings(report["history"]).values():
             for line in lines:
                 self.line(line)
-        figures, words = result_of(report)
+        figures = {"result/exit_code": report["verdict"]["exit_code"]}
+        for row in report["models"]:
+            figures[f"result/{row['label']}/top1"] = row["top1"]["value"]
+            figures[f"result/{row['label']}/latency_ms"] = row["latency"]["1"]["p50_ms"]["value"]
+        for row in report["gates"]:
+            figures[f"gates/{row['artifact']} {row['gate']}"] = {"pass": 1, "fail": 0}.get(row["verdict"])
+        named = {_plain(name): float(value) for name, value in figures.items() if value is not None}
 
-        def send(sink: Sink, step: int) -> None:
-            sink.log("result", step, figures)
-            sink.words(words)
-            sink.artifact([folder / "report.html", folder / "report.json"])
+        def send(sink: Sink) -> None:
+            earlier = sum(key.startswith("report ") for key in self.kept[sink.name]["sent"])
+            sink.log("result", earlier, named)
+            sink.report([folder / "report.html", folder / "report.json"])
 
+        self._once(f"report {sha256_of(folder / 'report.json')}", 0, send)
+
+    def _once(self, key: str, step: int, work: Callable[[Sink], None]) -> None:
+        """Do ``work`` with each tracker that was not sent ``key`` up to this step; it is opened if it was not."""
         for name in self.settings.trackers:
-            key, sent = f"report {sha256_of(folder / 'report.json')}", self.kept[name]["sent"]
-            earlier = sum(one.startswith("report ") for one in sent)
-            self._once(name, key, 0, lambda sink, step=earlier: send(sink, step))  # type: ignore[misc]
+            if name not in self.failed and step > self.kept[name]["sent"].get(key, -1):
+                opening = name not in self.sinks
+                self.guarded(name, lambda name=name: self._send(name, key, step, work))  # type: ignore[misc]
+                if opening and name in self.sinks:
+                    self.runner.line("track", f"{name}: {self.sinks[name].place}")
 
-    def close(self, failed: bool) -> None:
-        """End every tracker's session, also that of one that failed."""
-        for name, sink in self.sinks.items():
-            self._guarded(name, lambda sink=sink: sink.finish(failed))  # type: ignore[misc]
+    def _send(self, name: str, key: str, step: int, work: Callable[[Sink], None]) -> None:
+        if name not in self.sinks:
+            from vitcompress.pipeline.tracking.sinks import Sink
+            from vitcompress.stages.training.device import make_accelerator
 
-    def _once(self, name: str, key: str, step: int, work: Callable[[Sink], None]) -> None:
-        """Do ``work`` with a tracker, open now if it was not, unless ``key`` was sent up to this step."""
-        kept = self.kept[name]
-        if name in self.failed or step <= kept["sent"].get(key, -1):
-            return
+            make_accelerator(self.device)  # Accelerate's trackers log through its state, which has this run's device
+            self.sinks[name] = Sink(name, self.settings, self.runner.run.root, self.kept[name]["id"])
+        work(self.sinks[name])
+        self.kept[name]["id"] = self.sinks[name].identifier
+        self.kept[name]["sent"][key] = step
+        write_atomic(self.path, json.dumps(self.kept, indent=2) + "\n")
 
-        def send() -> None:
-            if name not in self.sinks:
-                self.sinks[name] = self._opened(name)
-            work(self.sinks[name])
-            kept["sent"][key] = step
-            write_atomic(self.path, json.dumps(self.kept, indent=2) + "\n")
-
-        opening = name not in self.sinks
-        if self._guarded(name, send) and opening:
-            self.runner.line("track", f"{name}: {self.sinks[name].where()}")
-
-    def _opened(self, name: str) -> Sink:
-        from vitcompress.pipeline.tracking.sinks import SINKS
-        from vitcompress.stages.training.device import make_accelerator
-
-        make_accelerator(self.device)  # Accelerate's trackers log through its state, which has this run's device
-        sink = SINKS[name](self.settings, self.runner.run.root, self.kept[name]["id"])
-        self.kept[name]["id"] = sink.identifier
-        return sink
-
-    def _guarded(self, name: str, work: Callable[[], None]) -> bool:
-        """Do ``work``, and return whether it went well; a failure is told.
+    def guarded(self, name: str, work: Callable[[], None]) -> None:
+        """Do ``work`` of a tracker; a failure is told, once.
 
         What a library prints goes to the log, and no random number that it draws is missed in the training.
         """
@@ -133,52 +134,10 @@ class Tracking:
             self.runner.log(f"{name}: {line}")
         if trouble and name not in self.failed:
             self.failed.add(name)
-            self.runner.line(
-                "warning",
-                f"tracker {name} failed ({trouble}); the run goes on without it, and the same command sends the rest.",
-            )
-        return not trouble
+            more = "the run goes on without it, and the same command sends the rest"
+            self.runner.line("warning", f"tracker {name} failed ({trouble}); {more}.")
 
 
-@contextmanager
-def tracking(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Iterator[Tracking]:
-    """Within the block the run is sent to the trackers that it asks for; with none, nothing is done or written."""
-    found, failed = Tracking(runner, resolved, asked), True
-    runner.track = found.line if resolved.tracking.trackers else None
-    try:
-        yield found
-        failed = False
-    finally:
-        found.close(failed)
-
-
-def result_of(report: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Return a report's figures by name (top-1 percent, latency of one image in ms; a gate 1 or 0), and its words."""
-    verdict = report["verdict"]
-    figures: dict[str, float | None] = {"result/exit_code": verdict["exit_code"]}
-    words = {"verdict": f"{verdict['word']}: {verdict['why']}"}
-    for row in report["models"]:
-        figures[f"result/{row['label']}/top1"] = row["top1"]["value"]
-        figures[f"result/{row['label']}/latency_ms"] = row["latency"]["1"]["p50_ms"]["value"]
-    for row in report["gates"]:
-        name = f"{row['artifact']} {row['gate']}"
-        figures[f"gates/{name}"] = {"pass": 1.0, "fail": 0.0}.get(row["verdict"])
-        words[f"verdicts/{name}"] = row["verdict"]
-    known = {plain(name): float(value) for name, value in figures.items() if value is not None}
-    return known, {plain(name): value for name, value in words.items()}
-
-
-def plain(name: str) -> str:
+def _plain(name: str) -> str:
     """Return a name of figures with only what every tracker takes in one."""
-    return " ".join(re.sub(r"[^\w./ -]+", "", name).split()).replace(" /", "/")
-
-
-def _flat(config: Record, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings by dotted name; lists and mappings as JSON."""
-    for name, value in config:
-        if isinstance(value, Record):
-            yield from _flat(value, f"{above}{name}.")
-        elif not name.endswith("_reason"):
-            simple = value is None or isinstance(value, (bool, int, float, str))
-            dumped = config.model_dump(mode="json", include={name})[name]
-            yield f"{above}{name}", value if simple else json.dumps(dumped)
+    return re.sub(r"[^\w./ -]+", "", name)

@@ -38,8 +38,8 @@ def test_it_has_what_the_terminal_left_out_and_is_written_at_once(runner: Runner
         runner.line("data", "done \x1b[31min\x1b[0m 1\x07 s")
         written = lines(runner)  # as a kill at this moment would leave it
     assert written[0] == "session: compress run --teacher a"
-    assert any(line.startswith("compress ") and "torch " in line for line in written)
-    assert "seed 7" in written
+    assert "seed: 7" in written
+    assert any(line.startswith("packages: ") and "torch" in line for line in written)
     assert written[-2:] == ["  a detail", "data     done in 1  s"]
     assert "detail" not in runner.console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What trackers are sent of a training: what is written to the metrics, and losses between two epochs."""
+"""What trackers are sent of a training: its lines of metrics, and losses between two of them."""
 
 from __future__ import annotations
 
@@ -19,35 +19,23 @@ class Tracked(Callback):
 
     def __init__(self, metrics: Metrics) -> None:
         """``metrics`` is called before this."""
-        self.written = metrics
+        self.written, self.at, self.read = metrics, time.monotonic(), 0
 
     def start(self, training: TrainingState) -> None:
         """Send the epochs of earlier sessions, which may have sent nothing."""
         self.own = {"training": training.job.name, "settings": training.job.fingerprint[:SETTINGS_SHOWN]}
-        progress = training.progress
-        self.seen, self.sent_at = (progress.epoch, sum(progress.sums.values()), progress.summed), time.monotonic()
         for line in training.context.run.metrics() if training.context.track else ():
             if line.items() >= self.own.items():
-                training.context.track(line)
+                training.context.track(line)  # type: ignore[misc]
 
     def after_batch(self, training: TrainingState, pace: Pace) -> None:
-        """Send the mean loss since the last time, if values were read since."""
+        """Send the mean loss of this epoch so far, if values were read since it was sent last."""
         progress, track = training.progress, training.context.track
-        if track is None or time.monotonic() - self.sent_at < _SECONDS:
-            return
-        epoch, total, count = self.seen if self.seen[0] == progress.epoch else (progress.epoch, 0.0, 0)
-        if progress.summed == count:
-            return
-        self.seen, self.sent_at = (epoch, sum(progress.sums.values()), progress.summed), time.monotonic()
-        track(
-            {
-                **self.own,
-                "step": progress.steps,
-                "step_loss": (self.seen[1] - total) / (progress.summed - count),
-                "step_lr": training.learning_rate,
-                "step_images_per_second": pace.rate,
-            }
-        )
+        if track and progress.summed not in (0, self.read) and time.monotonic() - self.at >= _SECONDS:
+            self.at, self.read = time.monotonic(), progress.summed
+            loss = sum(progress.sums.values()) / progress.summed
+            figures = {"step_loss": loss, "step_lr": training.learning_rate, "step_images_per_second": pace.rate}
+            track({**self.own, "step": progress.steps, **figures})
 
     def after_epoch(self, training: TrainingState, pace: Pace | None, found: Trained | None) -> None:
         """Send the epoch's line of metrics."""
