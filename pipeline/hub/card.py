@@ -25,7 +25,7 @@ def hub_card(
 
     tag, task = _TASKS.get(report["data"]["task"], _CLASSIFIES)
     score, source = report["score"]["label"], str(report["data"]["source"])
-    dataset = source.removeprefix("hfds/") if re.fullmatch(r"hfds/[^/]+/[^/]+", source) else None
+    dataset = source.removeprefix("hfds/") if re.fullmatch(r"hfds/[\w.-]+(/[\w.-]+)?", source) else None
     results = [
         EvalResult(
             task_type=tag,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.create import OURS, create
+from vitcompress.stages.models.geometry import REFUSALS
 from vitcompress.stages.models.students import FoldedLift
 
 TOLERANCE = 1e-6
@@ -46,22 +47,27 @@ def timm_from_folded(folded: FoldedLift, spec: ModelSpec) -> tuple[dict[str, Any
     vit: Any = folded.base.vit
     if type(vit) is not VisionTransformer or any(name in spec.args for name in OURS):
         return None
-    heads, rows = vit.blocks[0].attn.num_heads, folded.root.out_features + 1
+    try:
+        args = _arguments(vit, folded.root.out_features + 1, spec)
+        network: Any = create(spec.arch, args, spec.num_classes).double().eval()
+        state = _Widened(vit, folded, network.state_dict()).state
+        network.load_state_dict(state)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(2, vit.in_chans, *vit.patch_embed.img_size, dtype=torch.float64, generator=generator)
+        expected = deepcopy(folded).double()(images)
+        near = (network(images) - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    except (AttributeError, KeyError, *REFUSALS):  # parts that others do not have, or have in another shape
+        return None
+    return (args, {name: tensor.float() for name, tensor in state.items()}) if bool(near) else None
+
+
+def _arguments(vit: Any, rows: int, spec: ModelSpec) -> dict[str, Any]:
+    """Return the arguments of timm for a network whose added block's MLP has both signs of ``rows`` numbers."""
+    heads = vit.blocks[0].attn.num_heads
     width = vit.embed_dim + heads * math.ceil(_SPARE / heads)
     hidden = max(vit.blocks[0].mlp.fc1.out_features, 2 * rows)
-    args = spec.args | {"embed_dim": width, "num_heads": heads, "depth": len(vit.blocks) + 1, "global_pool": "avg"}
-    args |= {"mlp_ratio": (hidden + 0.5) / width, "fc_norm": False}
-    network: Any = create(spec.arch, args, spec.num_classes).double().eval()
-    try:
-        state = _Widened(vit, folded, network.state_dict()).state
-    except (KeyError, RuntimeError):  # parts that others do not have, or have in another shape
-        return None
-    network.load_state_dict(state)
-    size = vit.patch_embed.img_size
-    images = torch.randn(2, vit.in_chans, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = deepcopy(folded).double()(images)
-    near = (network(images) - expected).abs().max() <= TOLERANCE * expected.abs().max()
-    return (args, {name: tensor.float() for name, tensor in state.items()}) if bool(near) else None
+    shape = {"embed_dim": width, "num_heads": heads, "depth": len(vit.blocks) + 1, "mlp_ratio": (hidden + 0.5) / width}
+    return spec.args | shape | {"global_pool": "avg", "fc_norm": False}
 
 
 class _Widened:
