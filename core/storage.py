@@ -19,7 +19,7 @@ def located(url: str) -> tuple[Any, str]:
 
     To be asked anew in every process: fsspec keeps one a process, and its connections do not survive a fork.
     """
-    from fsspec.core import url_to_fs
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     found: tuple[Any, str] = url_to_fs(url)
     return found

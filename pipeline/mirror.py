@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
-from vitcompress.core.files import sha256_of
+from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.rundir import RunDirectory, utc_now
 from vitcompress.core.storage import located, reaching, reason_of
 
@@ -58,7 +58,7 @@ class Mirror:
     """One run, and its copy behind a URL."""
 
     def __init__(self, url: str, root: Path, console: Console) -> None:
-        self.url, self.root, self.console = url, root, console
+        self.url, self.root, self.console = url, root.absolute(), console
         self.closing = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True, name="mirror")
         self.digests: dict[tuple[str, int, int], str] = {}
@@ -77,6 +77,7 @@ class Mirror:
                 found = json.loads(store.cat_file(f"{base}/run.json"))
             except FileNotFoundError:
                 return
+            self.there = {*found["files"].values()}
             if here.state_path.is_file():
                 if found["run"] != _own(here):
                     raise UsageError(f"mirror '{self.url}' holds another run than '{self.root}'; give a different URL.")
@@ -84,11 +85,10 @@ class Mirror:
             if any(path.name != ".lock" for path in self.root.glob("*")):
                 return  # which is refused in better words
             shutil.rmtree(draft, ignore_errors=True)
-            for name in found["files"]:
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            store.get(
-                [f"{base}/files/{each}" for each in found["files"].values()], [f"{draft}/{n}" for n in found["files"]]
-            )
+            paths = [inside(draft, name) for name in found["files"]]
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            store.get([f"{base}/files/{digest}" for digest in found["files"].values()], [str(path) for path in paths])
         if damaged := [name for name, digest in found["files"].items() if sha256_of(draft / name) != digest]:
             raise UsageError(
                 f"mirror '{self.url}' is damaged: {damaged[0]} has another SHA-256; remove what is there, or give a "
@@ -118,8 +118,8 @@ class Mirror:
         draft.mkdir()
         try:
             files = self._now(draft)
-            new = [path.name for path in draft.iterdir() if path.name in files.values()]
-            store.put([str(draft / digest) for digest in new], [f"{base}/files/{digest}" for digest in new])
+            if new := sorted({*files.values()} - self.there):
+                store.put([str(draft / digest) for digest in new], [f"{base}/files/{digest}" for digest in new])
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         content = {"at": utc_now(), "run": _own(RunDirectory(self.root)), "files": files}

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -40,7 +41,7 @@ def worker_context(workers: int) -> BaseContext | None:
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    forking: Any = type(context)()
+    forking: Any = copy(context)
     forking.Process = Blocked
     return forking  # type: ignore[no-any-return]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -82,7 +82,8 @@ class Together:
             yield
         except BaseException:
             if not (self.in_step or self.dismissed):
-                self.tell({"failed": True})
+                with suppress(RuntimeError):  # the signal that ended this block may have ended them already
+                    self.tell({"failed": True})
             raise
 
 

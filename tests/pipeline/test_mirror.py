@@ -32,7 +32,8 @@ def step(root: Path, number: int) -> Path:
     path = root / f"checkpoints/student/abc/step-{number}/model.bin"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"step %d" % number * 100)
-    (root / "metrics.jsonl").open("a").write(f"{number}\n")
+    with (root / "metrics.jsonl").open("a") as file:
+        file.write(f"{number}\n")
     return root
 
 
