@@ -69,6 +69,7 @@ def markdown(found: dict[str, Any], measured: list[dict[str, str]]) -> str:
         parts.append(markdown_table(Table("", _COLUMNS, found["rows"])))
     parts += [f"> {plain(note)}" for note in found["notes"]]
     sides = markdown_table(Table("", _SIDES, measured))
-    parts.append(f"<details><summary>Before and after</summary>\n\n{sides}\n\n</details>")
+    title = "Before and after: times of two measurements, not what is judged"
+    parts.append(f"<details><summary>{title}</summary>\n\n{sides}\n\n</details>")
     parts.append(plain(f"Baseline `{baseline['path']}` of {made['at']}, made by compress {made['version']}."))
     return "\n\n".join(parts) + "\n"

@@ -49,6 +49,13 @@ def test_a_regression_fails_with_its_cause_on_one_line(run: Path, baseline: Path
     ]
     page = (tmp_path / "out" / "check.md").read_text()
     assert lines[0] in page
+    sides = {
+        row.split(" | ")[0]: row.split(" | ")[1:] for row in page.splitlines() if row.startswith("| artifact onnx")
+    }
+    kept, now, change = sides["| artifact onnx-fp32 size"]
+    assert (kept, change) == (now, "+0.0 % |")
+    assert sides["| artifact onnx-fp32 top-1"][2].startswith("-")
+    assert 5 < float(sides["| artifact onnx-fp32 batch 1"][2].split()[0]) < 25
     assert "[red]<b>" in out  # text of a report is never read as markup
     assert "<b>" not in page
     suite = Xml.fromstring((tmp_path / "out" / "check.junit.xml").read_text())  # noqa: S314 - written just now
