@@ -222,18 +222,8 @@ class KeptWeights(Snapshot):
 class DistillRecord(Record):
     """The trained student."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset(
-        {
-            "kept",
-            "seconds",
-            "cache",
-            "snapshots",
-            "shares",
-            "first_shares",
-            "gradient_norms",
-            "first_gradient_norms",
-            "scales",
-        }
+    volatile: ClassVar[frozenset[str]] = frozenset({"kept"}) | frozenset(
+        {"seconds", "cache", "snapshots", "shares", "first_shares", "gradient_norms", "first_gradient_norms", "scales"}
     )
 
     model: ModelSpec

@@ -206,9 +206,7 @@ def _student(config: StudentConfig) -> Iterator[str]:
             )
     arch, tag = split_tag(config.model)
     if tag and config.init not in ("auto", "pretrained"):
-        start = {"random": "random weights", "teacher": "the teacher's", "run": "those of a run"}.get(
-            config.init, "those of a file"
-        )
+        start = {"random": "random weights", "teacher": "the teacher's"}.get(config.init, f"those of a {config.init}")
         yield (
             f"student '{config.model}' names pretrained weights, but student.init is '{config.init}', so it starts "
             f"from {start}; give --student {arch}, or --set student.init=pretrained."

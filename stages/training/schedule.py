@@ -19,8 +19,7 @@ def make_schedule(optimizer: Any, config: TrainingConfig, epochs: int, steps: in
     it is warm-up and a constant rate, which ``Plateau`` lowers.
     """
     plateau, args = config.scheduler == "plateau", dict[str, Any](config.scheduler_args)
-    cycles, growth, cooldown = (args.get(key, 1) for key in ("cycle_limit", "cycle_mul", "cooldown_epochs"))
-    cooldown = args.get("cooldown_epochs", 0)
+    cycles, growth, cooldown = args.get("cycle_limit", 1), args.get("cycle_mul", 1), args.get("cooldown_epochs", 0)
     whole = cycles if growth == 1 else (growth**cycles - 1) / (growth - 1)
     scheduler, _ = create_scheduler_v2(
         optimizer,

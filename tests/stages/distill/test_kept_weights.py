@@ -122,7 +122,7 @@ def test_a_feature_loss_that_could_teach_nothing_is_refused(names: Any, layer: i
         ),
         (
             {"distill": {"scheduler_args": {"decay_rate": 2, "cycle_mul": 0}}},
-            "cycle_mul' is 0, should be greater than 0",
+            "scheduler_args' is 0, should be greater than 0",
         ),
         ({"distill": {"ema_decay": None}, "fold": {"weights": "average"}}, "none are averaged"),
     ],
