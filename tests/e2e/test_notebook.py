@@ -11,7 +11,10 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != "first_run"))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+]
 AGAIN = "run it again: jupyter execute --inplace docs/notebooks/NAME.ipynb"
 
 
@@ -21,13 +24,7 @@ def shown(cell: Any) -> str:
     return "".join(part if isinstance(part, str) else "".join(part) for part in parts).strip()
 
 
-@pytest.mark.parametrize(
-    "notebook",
-    [
-        pytest.param(path, id=path.stem, marks=[] if path.stem == "first_run" else [pytest.mark.slow])
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_newcomer_sees_what_is_committed(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
