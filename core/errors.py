@@ -26,16 +26,7 @@ EXIT_ENVIRONMENT = 3
 EXIT_PROCESS_LOST = 75
 EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141
-EXIT_CODES = {
-    EXIT_OK: "done, and no gate failed",
-    EXIT_GATE_FAILED: "a gate or a check failed, no artifact fits the budget, or a result failed its own check",
-    EXIT_USAGE: "bad usage, config or data; a file that cannot be read or written; or a mistake of this program",
-    EXIT_ENVIRONMENT: "something asked for is not on this machine, or is broken there",
-    EXIT_PROCESS_LOST: "another process of the same training is gone, and says why",
-    EXIT_INTERRUPTED: "stopped by SIGINT or SIGTERM; the same command resumes",
-    EXIT_NO_READER: "what read stdout has left, as of `compress models | head -n 1`",
-}
-"""Every code that `compress` ends with, and what it says; none ever changes its meaning (docs/machine-readable.md)."""
+"""What `compress` ends with; no code ever changes its meaning. docs/machine-readable.md has the table."""
 
 
 class CompressError(Exception):

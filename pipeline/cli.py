@@ -83,17 +83,18 @@ def main(arguments: list[str] | None = None) -> None:
     # A shell's background job ignores SIGINT, and is left to.
     watched = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     with on_request(_interrupt, watched), answers_alone() if as_json else nullcontext(), warnings.catch_warnings():
-        warnings.showwarning = partial(_warn, warnings.showwarning)
-        warnings.simplefilter("once", OldName)
+        warnings.showwarning = partial(_warn, warnings.showwarning, set())
+        warnings.simplefilter("always", OldName)
         _main([word for word in given if word != "--debug"], debug, as_json)
 
 
-def _warn(usual: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """Say that a name is an old one, without the place in the code; show other warnings as usual."""
-    if category is OldName:
-        click.echo(f"warning: {message}", err=True)
-    else:
+def _warn(usual: Callable[..., None], said: set[str], message: Any, category: type[Warning], *place: Any) -> None:
+    """Say once that a name is an old one, without the place in the code; show other warnings as usual."""
+    if category is not OldName:
         usual(message, category, *place)
+    elif str(message) not in said:
+        said.add(str(message))
+        click.echo(f"warning: {message}", err=True)
 
 
 def _main(given: list[str], debug: bool, as_json: bool) -> NoReturn:

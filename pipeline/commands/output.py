@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -32,9 +33,10 @@ def put(schema: str, found: Record | Mapping[str, Any], code: int = EXIT_OK, *, 
     With ``line`` in one line, and without keys that are None.
     """
     if isinstance(found, Mapping):
-        from vitcompress.pipeline.commands.documents import DOCUMENTS
-
-        found = DOCUMENTS[schema].model_validate(found, strict=False)
+        documents = import_module(
+            "vitcompress.pipeline.commands.documents"
+        ).DOCUMENTS  # some are made where put is used
+        found = cast("Record", documents[schema].model_validate(found, strict=False))
     head = {"schema": schema, "version": VERSIONS.get(schema, 1)}
     document = {**head, **found.model_dump(mode="json", exclude_none=line)}
     click.echo(json.dumps(document, indent=None if line else 2, allow_nan=False), file=_answers.get())
