@@ -25,6 +25,7 @@ OPTIONAL = {"tensorrt", "tensorrt_rtx", "onnxruntime", "datasets", "webdataset",
     "ncnn",
     "coremltools",
     "ai_edge_litert",
+    *("wandb", "mlflow", "tensorboard", "trackio"),
 }
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 STAGE_FOLDERS = {path.parent.name for path in (ROOT / "stages").glob("*/__init__.py")}
