@@ -34,7 +34,7 @@ def asking(name: str, revision: str | None, progress: bool) -> Iterator[None]:
     """
     import huggingface_hub as hub
     from huggingface_hub import errors
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if hub.is_offline_mode():
         raise UsageError(f"the hub was not asked for '{name}' since HF_HUB_OFFLINE is set; unset it.")

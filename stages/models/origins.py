@@ -71,7 +71,8 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
         )
     at = "" if kind == "local-dir" else f" at commit {found.parent.name}"
     fixed = name if kind == "local-dir" else f"{kind}:{rest.partition('@')[0]}@{found.parent.name}"
-    config, files = _json(found), _FILES
+    config = _json(found)
+    files: tuple[str, ...] = _FILES
     if "model_type" in config and "architecture" not in config:
         images = _file(fixed, _IMAGES)
         try:
