@@ -166,7 +166,7 @@ def _measure(graphs: Sequence[Judged], first: Judged) -> tuple[Sequence[LatencyR
     rows = tuple(found[each.model, each.runtime, each.precision] for each in contestants)
     busy = "an unknown share" if share is None else f"{share:.0%}"
     return rows, (
-        f"one image, {counted(threads, 'thread')}, an artifact of each of {len(graphs)} graphs (which its trials share) "
+        f"one image, {counted(threads, 'thread')}, an artifact of each of {len(graphs)} graphs (its trials share it) "
         f"in turn with the reference: the teacher of trial {first.trial.number:03d} in ONNX Runtime, fp32; other "
         f"processes took {busy} of the CPUs' time"
     )
