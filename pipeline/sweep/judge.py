@@ -18,6 +18,7 @@ from vitcompress.core.measured_records import LatencyRow
 from vitcompress.core.record import FileRef
 from vitcompress.core.records import DataRecord, StudentRecord
 from vitcompress.core.rundir import RunDirectory
+from vitcompress.core.words import counted
 from vitcompress.exporters.latency import Others, physical_cores, pinned
 from vitcompress.exporters.runners import PROVIDERS, provider_for
 from vitcompress.pipeline.compare.read import Run, deployed_run
@@ -163,8 +164,9 @@ def _measure(graphs: Sequence[Judged], first: Judged) -> tuple[Sequence[LatencyR
             share = others.share()
     found = {(row.model, row.runtime, row.precision): row for row in rows}  # these come by runtime
     rows = tuple(found[each.model, each.runtime, each.precision] for each in contestants)
+    busy = "an unknown share" if share is None else f"{share:.0%}"
     return rows, (
-        f"one image, {threads} threads, artifacts of {len(graphs)} graphs in turn with the reference: the teacher of "
-        f"trial {first.trial.number:03d} in ONNX Runtime, fp32; other processes took "
-        f"{'an unknown share' if share is None else f'{share:.0%}'} of the CPUs' time; one graph, one time"
+        f"one image, {counted(threads, 'thread')}, an artifact of each of {len(graphs)} graphs (its trials share it) "
+        f"in turn with the reference: the teacher of trial {first.trial.number:03d} in ONNX Runtime, fp32; other "
+        f"processes took {busy} of the CPUs' time"
     )
