@@ -91,7 +91,5 @@ def _model_card(parts: Mapping[str, Part], card: CardFacts) -> dict[str, Any]:
 
 def _licences(one: Distribution) -> list[str]:
     """Return what a package states: an SPDX expression, else its classifiers; a text of the licence is no name."""
-    if stated := one.metadata.get("License-Expression"):
-        return [str(stated)]
-    rows = one.metadata.get_all("Classifier") or []
-    return [str(row).rpartition(" :: ")[2] for row in rows if str(row).startswith("License ::")]
+    stated, rows = (one.metadata.get_all(field) or [] for field in ("License-Expression", "Classifier"))
+    return stated or [row.rpartition(" :: ")[2] for row in rows if row.startswith("License ::")]
