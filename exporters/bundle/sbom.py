@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.files import sha256_of
+from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.card import CardFacts
 from vitcompress.exporters.bundle.origin import Origin
 from vitcompress.exporters.bundled import Part
@@ -27,7 +28,7 @@ def sbom(
 ) -> str:
     """Return the document, JSON, of the models in ``draft``; ``facts`` and ``versions`` are the manifest's.
 
-    Packages are those of ``versions``, and what they require, as they are installed.
+    Packages are those of ``versions`` that made or run these models, and what they require, as they are installed.
     """
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import HashAlgorithm, HashType
@@ -61,7 +62,9 @@ def sbom(
         description=f"imitated, not in the bundle: {card.teacher}",
         licenses=[licence(origin.teacher_licence)] if origin.teacher_licence else [],
     )
-    installed = with_requirements(versions)
+    runtimes = [targets.get(part.model.runtime).distributions for part in parts.values()]
+    used = versions.keys() & {"vitcompress", "torch", "timm", "onnx"}.union(*runtimes)
+    installed = with_requirements(sorted(used))
     packages = {name: package(name, one) for name, one in installed.items()}
     bom = Bom(components=[teacher, *packages.values()])
     bom.metadata.component, bom.metadata.timestamp = model, datetime.fromisoformat(origin.finished)
@@ -91,7 +94,5 @@ def _model_card(parts: Mapping[str, Part], card: CardFacts) -> dict[str, Any]:
 
 def _licences(one: Distribution) -> list[str]:
     """Return what a package states: an SPDX expression, else its classifiers; a text of the licence is no name."""
-    if stated := one.metadata.get("License-Expression"):
-        return [str(stated)]
-    rows = one.metadata.get_all("Classifier") or []
-    return [str(row).rpartition(" :: ")[2] for row in rows if str(row).startswith("License ::")]
+    stated, rows = (one.metadata.get_all(field) or [] for field in ("License-Expression", "Classifier"))
+    return stated or [row.rpartition(" :: ")[2] for row in rows if row.startswith("License ::")]

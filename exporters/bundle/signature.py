@@ -84,8 +84,11 @@ def _fault(content: bytes, signature: bytes, who: Signed) -> str:
     policy = sigstore.verify.policy.Identity(identity=who.signer, issuer=who.issuer)
     try:
         found = sigstore.models.Bundle.from_json(signature)
+    except (sigstore.errors.Error, ValueError):
+        return "it is not in sigstore's format"
+    try:
         sigstore.verify.Verifier.production(offline=True).verify_artifact(content, found, policy)
-    except (sigstore.errors.Error, ValueError) as error:
+    except sigstore.errors.Error as error:
         return str(error).strip().rstrip(".") or type(error).__name__
     return ""
 
