@@ -179,7 +179,11 @@ EXPORT = (
 _FEATURES = (
     Rule("distill.features", _features, even_if_given=True),
     Rule("compared layers", checks.check_layers, even_if_given=True, needs=("distill.features",)),
-    Rule("what trains", student.check_training, even_if_given=True, needs=("compared layers", "strategy")),
+    *(
+        Rule(f"{section} {check.__name__}", partial(check, section), even_if_given=True, needs=("compared layers",))
+        for section in ("teacher", "distill")
+        for check in (student.check_optimizer, student.check_parts)
+    ),
 )
 _STUDENT = (
     Rule("student.uniform_width", student.uniform_width, even_if_given=True),

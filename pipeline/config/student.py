@@ -180,30 +180,36 @@ def _student_on_meta(config: RunConfig, facts: Facts) -> tuple[Any, ModelSpec]:
         return build_model(spec), spec
 
 
-def check_training(config: RunConfig, facts: Facts) -> None:
-    """Refuse, by a UsageError, optimizers that timm has not, and what networks cannot freeze or compute again."""
+def check_optimizer(section: str, config: RunConfig, facts: Facts) -> None:
+    """Refuse, by a UsageError, an optimizer of the section that timm has not, or that cannot be made as it is given."""
+    training = getattr(config, section)
+    if training.identity().keys() & {"optimizer", "betas", "eps", "momentum", "optimizer_args"}:
+        from vitcompress.stages.training.optimizer import try_optimizer
+
+        try:
+            try_optimizer(training)
+        except UsageError as error:
+            raise UsageError(f"{section}.{error}") from error
+
+
+def check_parts(section: str, config: RunConfig, facts: Facts) -> None:
+    """Refuse, by a UsageError, what the network of the section cannot freeze or compute again."""
     from vitcompress.stages.distill.model import prepare_student
     from vitcompress.stages.distill.pairs import layer_pairs, student_layers
     from vitcompress.stages.models.build import input_size
     from vitcompress.stages.models.geometry import meta_model
     from vitcompress.stages.models.students import network_inside
     from vitcompress.stages.models.trainable import prepare
-    from vitcompress.stages.training.optimizer import try_optimizer
 
-    for section in ("teacher", "distill"):
-        if getattr(config, section).identity().keys() & {"optimizer", "betas", "eps", "momentum", "optimizer_args"}:
-            try:
-                try_optimizer(getattr(config, section))
-            except UsageError as error:
-                raise UsageError(f"{section}.{error}") from error
+    if not (getattr(config, section).freeze or getattr(config, section).grad_checkpointing):
+        return
     teacher, student = facts.network("teacher", config), facts.network("student", config)
-    if config.teacher.freeze or config.teacher.grad_checkpointing:
-        prepare(meta_model(teacher.arch, teacher.args), config.teacher, "teacher")
-    if config.distill.freeze or config.distill.grad_checkpointing:
-        network, spec = _student_on_meta(config, facts)
-        layers = student_layers(layer_pairs(config.distill, student.shape.depth, teacher.shape.depth))
-        size = input_size(spec.args, network_inside(network))
-        prepare_student(network, config.distill, layers, size, int(spec.args.get("in_chans", 3)))
+    if section == "teacher":
+        return prepare(meta_model(teacher.arch, teacher.args), config.teacher, "teacher")
+    network, spec = _student_on_meta(config, facts)
+    layers = student_layers(layer_pairs(config.distill, student.shape.depth, teacher.shape.depth))
+    size = input_size(spec.args, network_inside(network))
+    prepare_student(network, config.distill, layers, size, int(spec.args.get("in_chans", 3)))
 
 
 def strategy(config: RunConfig, facts: Facts) -> Choice:

@@ -180,7 +180,7 @@ def _training(records: Records) -> dict[str, Any]:
             "arch": student.model.name,
             **student.model_dump(include={"strategy", "width", "depth", "explanation"}),
         },
-        "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
+        "distill": distill.model_dump(mode="json", exclude={"model", "weights", "kept"}),
         "control": _control(records.control),
     }
 
