@@ -15,15 +15,19 @@ from pydantic import Field, create_model
 from vitcompress.core.files import write_atomic
 from vitcompress.core.record import Record
 from vitcompress.core.records import Cost
+from vitcompress.exporters.bundle.signature import Signed
 from vitcompress.pipeline.api.packing import Packed
 from vitcompress.pipeline.api.runs import RunSummary
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.commands.output import VERSIONS
 from vitcompress.pipeline.config.show import Setting
 from vitcompress.pipeline.doctor.machine import Finding
+from vitcompress.pipeline.hub.pull import Pulled
+from vitcompress.pipeline.hub.push import Pushed
 from vitcompress.pipeline.predictions import Predicted
 from vitcompress.pipeline.report.schema_file import PATH, text
 from vitcompress.pipeline.report.shape import Gate, Verdict
+from vitcompress.pipeline.sweep.result import SweepResult, SweepWork
 
 
 class Failure(Record):
@@ -130,9 +134,14 @@ DOCUMENTS: dict[str, type[Record]] = {
     "error": _of("Failed", "In the place of the document of any command that has none.", error=Failure),
     "models": _of("Models", "`compress models`: names of timm.", models=list[str]),
     "predict": Predicted,
+    "pull": Pulled,
+    "push": Pushed,
     "recipes": _of("Recipes", "`compress recipes`: name, and what it is for.", recipes=dict[str, str]),
     "recipes-show": _of("Recipe", "`compress recipes show`.", text=str, settings=dict[str, Any]),
     "run": RunSummary,
+    "sign": Signed,
+    "sweep": SweepResult,
+    "sweep-worker": SweepWork,
     "target-environment": _of(
         "Environment", "`compress target install`, `remove`.", environment=Path, installed=bool, changed=Installed
     ),

@@ -12,14 +12,18 @@ import click
 import vitcompress as vc
 from vitcompress.core.errors import EXIT_OK, UsageError
 from vitcompress.exporters.bundle.layout import SIGNATURE
+from vitcompress.pipeline.commands.output import json_option, put
 from vitcompress.pipeline.options import FOLDER
 
 
 @click.command()
 @click.argument("bundle", type=FOLDER)
-def sign(bundle: Path) -> int:
+@json_option
+def sign(bundle: Path, as_json: bool) -> int:
     """Sign a BUNDLE's manifest by sigstore, as this CI job or as who signs in by the browser; needs a network."""
     found = vc.sign(bundle)
+    if as_json:
+        return put("sign", found)
     click.echo(f"signed   {bundle / SIGNATURE}")
     click.echo(f"check    --certificate-identity {found.signer} --certificate-oidc-issuer {found.issuer}")
     return EXIT_OK

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from vitcompress.core.errors import EXIT_OK
+from vitcompress.core.terminal import console
+from vitcompress.pipeline.commands.output import json_option, put
 from vitcompress.pipeline.options import FOLDER, config_options, settings_option
 
 _timeout = click.option(
@@ -43,7 +44,8 @@ def sweep() -> None:
 )
 @_timeout
 @config_options
-def start(recipe: str, config: tuple[str, ...], parallel: int, **given: Any) -> int:
+@json_option
+def start(recipe: str, config: tuple[str, ...], parallel: int, as_json: bool, **given: Any) -> int:
     """Train trials over a space of settings; finish, time and compare the best; choose one. Goes on when repeated.
 
     `compress sweep worker SWEEP` trains trials of it beside this, on other machines too.
@@ -52,20 +54,27 @@ def start(recipe: str, config: tuple[str, ...], parallel: int, **given: Any) -> 
     from vitcompress.pipeline.sweep.result import terminal
 
     found = sweep([recipe, *config], parallel=parallel, **given)
-    Console().print(terminal(found))
+    code = found.exit_code if parallel or not found.left else EXIT_OK
+    if as_json:
+        return put("sweep", found, code)
+    console().print(terminal(found))
     click.echo(f"sweep    {Path(found.sweep) / 'sweep.md'}")
-    return found.exit_code if parallel or not found.left else EXIT_OK
+    return code
 
 
 @sweep.command()
 @click.argument("folder", metavar="SWEEP", type=FOLDER)
 @click.option("--parallel", type=click.IntRange(min=1), default=1, help="Trials at once.  [default: 1]")
 @_timeout
-def worker(folder: Path, **given: Any) -> int:
+@json_option
+def worker(folder: Path, as_json: bool, **given: Any) -> int:
     """Train trials of a SWEEP that was begun, until all are taken."""
     from vitcompress.pipeline.sweep.face import sweep_worker
 
-    click.echo(f"left     {sweep_worker(folder, **given).left} trials")
+    found = sweep_worker(folder, **given)
+    if as_json:
+        return put("sweep-worker", found)
+    click.echo(f"left     {found.left} trials")
     return EXIT_OK
 
 

@@ -20,8 +20,8 @@ from vitcompress.pipeline import cli
 from vitcompress.pipeline.commands.documents import schema_files
 from vitcompress.pipeline.commands.output import put
 
-OWN_OUTPUT = {"completion"}
-"""Its answer is a program for a shell."""
+OWN_OUTPUT = {"completion", "trial"}
+"""The answer of one is a program for a shell; workers of a sweep start the other."""
 
 
 def commands(group: click.Group) -> Iterator[click.Command]:
