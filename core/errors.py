@@ -24,6 +24,7 @@ EXIT_GATE_FAILED = 1
 EXIT_USAGE = 2
 EXIT_ENVIRONMENT = 3
 EXIT_PROCESS_LOST = 75
+EXIT_PREEMPTED = 85
 EXIT_INTERRUPTED = 130
 EXIT_NO_READER = 141
 """What `compress` ends with; no code ever changes its meaning. docs/machine-readable.md has the table."""
@@ -75,12 +76,12 @@ class RunInterrupted(CompressError):  # noqa: N818 - stopping on request is no e
     exit_code = EXIT_INTERRUPTED
 
 
-def nearest(given: str, allowed: Iterable[str], count: int = 5) -> str:
-    """Return the allowed values most like ``given``, as ``a, b, c``; empty when nothing comes near."""
-    return ", ".join(difflib.get_close_matches(given, list(allowed), n=count, cutoff=0.5))
-
-
 class RunPreempted(RunInterrupted):
     """Stopped by SIGUSR1, by which a scheduler announces that it takes the machine away; the same command resumes."""
 
-    exit_code = 85
+    exit_code = EXIT_PREEMPTED
+
+
+def nearest(given: str, allowed: Iterable[str], count: int = 5) -> str:
+    """Return the allowed values most like ``given``, as ``a, b, c``; empty when nothing comes near."""
+    return ", ".join(difflib.get_close_matches(given, list(allowed), n=count, cutoff=0.5))

@@ -112,10 +112,11 @@ def _main(given: list[str], debug: bool, as_json: bool) -> NoReturn:
         message, code, kind = _explained(error, given)
         if debug:
             traceback.print_exc()
-        if code == errors.EXIT_INTERRUPTED and rank():
+        stopped = code in (errors.EXIT_INTERRUPTED, errors.EXIT_PREEMPTED)
+        if stopped and rank():
             sys.exit(code)  # the main process says it
         who = f"rank {rank()}: " if world_size() > 1 else ""
-        click.echo(who + (f"error: {message}" if code != errors.EXIT_INTERRUPTED else message), err=True)
+        click.echo(who + (message if stopped else f"error: {message}"), err=True)
         if as_json and rank() == 0:
             put("error", {"error": {"message": message, "kind": kind, "exit_code": code}})
     sys.exit(code if isinstance(code, int) else errors.EXIT_OK)
