@@ -50,8 +50,9 @@ def files_of(name: str, args: Any) -> tuple[str, ...]:
     """Return the files besides weights that say what a name means: of a folder, or a user's own code."""
     kind, rest = origin_of(name) or ("", "")
     if kind == "local-dir":
-        names = ("config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json")
-        names += ("student.safetensors",) if (Path(rest).expanduser() / "student.safetensors").is_file() else ()
+        names = ["config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json"]
+        if (Path(rest).expanduser() / "student.safetensors").is_file():
+            names.append("student.safetensors")
         return tuple(str(Path(rest).expanduser() / each) for each in names)
     known = args.get("code_file") if isinstance(args, dict) else None
     file = known or (code_file(name, str(Path.cwd())) if OWN.fullmatch(name) and not kind else None)
