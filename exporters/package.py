@@ -16,13 +16,14 @@ def runtime_bytes(target: Target) -> tuple[int | None, str]:
     """Return the bytes of a target's runtime, or None with the reason.
 
     They are those of its ``distributions`` and of all that these require and that is installed, by the sizes that their
-    RECORD tells: in the target's own environment where it has one, which counts whole where it is not one of Python.
+    RECORD tells: here, else in the target's own environment, which counts whole where it is not one of Python.
     """
     own = environment(target.name)
     places = [str(one) for kind in ("lib/python*", "Lib") for one in own.glob(f"{kind}/site-packages")]
     if own.is_dir() and not places:
         return sum(file.lstat().st_size for file in own.rglob("*") if not file.is_dir()), ""
-    return _installed(target.distributions, tuple(places or sys.path))
+    here = _installed(target.distributions, tuple(sys.path))  # an environment of its own may be for building alone
+    return here if here[0] is not None or not places else _installed(target.distributions, tuple(places))
 
 
 @cache
