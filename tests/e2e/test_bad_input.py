@@ -16,10 +16,11 @@ from vitcompress.exporters.cuda import gpu_present
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Every folder and file below ``root``, files with their digest."""
+    """Every folder and file below ``root``, files with their digest, but the log, which has what was refused."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in sorted(root.rglob("*"))
+        if path.name != "log.txt"
     }
 
 
