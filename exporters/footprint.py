@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -40,11 +44,91 @@ def footprint_of(runtime: str, path: Path, batch: int, threads: int) -> dict[str
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise EnvironmentLacksError(f"its process was given up after {LIMIT_SECONDS:g} s.") from error
-    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    if done.returncode:
-        raise EnvironmentLacksError(said[-1] if said else f"the process ended with status {done.returncode}.")
+    return _told(done.returncode, done.stdout, done.stderr)
+
+
+def _told(status: int, output: str, errors: str) -> dict[str, Any]:
+    said = (errors if status else output).strip().splitlines()
+    if status:
+        raise EnvironmentLacksError(said[-1] if said else f"the process ended with status {status}.")
     found: dict[str, Any] = json.loads(said[-1])  # a library may have written lines before it
     return found
+
+
+class Starter:
+    """Starts artifacts again, each in a new process: a fork of one that has imported this module and no runtime.
+
+    Python and this module take several times as long to start as most runtimes. Where a process cannot be forked
+    safely (Apple's libraries refuse it, Windows has none), each start is one of ``footprint_of``.
+    """
+
+    def __enter__(self) -> Starter:
+        """Start the process that forks."""
+        self._process: Any = None
+        if sys.platform == "linux":
+            command = own_program("from vitcompress.exporters.footprint import serve\nserve()\n")
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, with whatever it has started."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+
+    def start(self, runtime: str, path: Path, threads: int) -> dict[str, Any]:
+        """Return the fields of one ``ColdStart``; raises as ``footprint_of``."""
+        if self._process is None:
+            return dict(footprint_of(runtime, path, 0, threads)["start"])
+        limit = threading.Timer(LIMIT_SECONDS, self._process.kill)
+        limit.start()
+        try:
+            self._process.stdin.write(json.dumps([runtime, str(path.absolute()), "0", str(threads)]) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except OSError:
+            answer = ""
+        finally:
+            limit.cancel()
+        if not answer:
+            raise EnvironmentLacksError(f"its process ended, or was given up after {LIMIT_SECONDS:g} s.")
+        return dict(_told(**json.loads(answer))["start"])
+
+
+def serve() -> None:
+    """Fork, for each line of stdin, a process that measures what the line says; answer what it told, one line each."""
+    for line in sys.stdin:
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            child = os.fork()
+            if not child:
+                _in_fork(json.loads(line), output.fileno(), errors.fileno())
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            output.seek(0)
+            errors.seek(0)
+            answer = {"status": status, "output": output.read(), "errors": errors.read()}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _in_fork(words: list[str], output: int, errors: int) -> NoReturn:
+    status = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        sys.argv[1:] = words
+        main()
+        status = 0
+    except SystemExit as stop:
+        sys.stderr.write(f"{stop.code}\n")
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def peak_rss_bytes(process: str = "self") -> int:

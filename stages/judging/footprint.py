@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from vitcompress.core.errors import CompressError
 from vitcompress.core.measured_records import ColdStart, FootprintRow
 from vitcompress.exporters import targets
-from vitcompress.exporters.footprint import footprint_of
+from vitcompress.exporters.footprint import Starter, footprint_of
 from vitcompress.exporters.package import runtime_bytes
 from vitcompress.stages.judging.contestant import IN_TORCH, Contestant
 
@@ -17,8 +19,6 @@ STARTS = 3
 """Of each artifact, at most."""
 SECONDS = 2.0
 """For each artifact's starts but the first: no further round of them begins that would end later."""
-PYTHON_SECONDS = 0.5
-"""About what a process takes beside the start that is measured in it."""
 
 
 def footprint_rows(
@@ -44,21 +44,27 @@ def footprint_rows(
         rows.append((each, row | {"runtime_bytes": size, "runtime_reason": why}, starts))
     running = [(each, starts) for each, _, starts in rows if starts]
     began = clock()
-    for _ in range(STARTS - 1):
-        ahead = sum(starts[0].ms / 1e3 + PYTHON_SECONDS for _, starts in running)
-        if clock() - began + ahead > SECONDS * len(running):
-            break
-        for each, starts in running:
-            _process(each, 0, threads, starts)
+    ahead = sum(starts[0].ms / 1e3 for _, starts in running)
+    with Starter() if running else nullcontext() as starter:
+        for _ in range(STARTS - 1):
+            if starter is None or clock() - began + ahead > SECONDS * len(running):
+                break
+            for each, starts in running:
+                with suppress(CompressError):  # it started before: the row has what that gave
+                    starts.append(ColdStart(**starter.start(each.runtime, _file(each), threads)))
     return tuple(FootprintRow(**row, starts=tuple(starts)) for _, row, starts in rows)
 
 
 def _process(one: Contestant, batch: int, threads: int, starts: list[ColdStart]) -> dict[str, Any]:
     """Start a process of its own, add to ``starts``, and return fields of the row: what it needed, or why not known."""
-    assert one.file is not None  # noqa: S101 - whoever has none is not started
     try:
-        found = footprint_of(one.runtime, one.file, batch, threads)
+        found = footprint_of(one.runtime, _file(one), batch, threads)
     except CompressError as error:
         return {"reason": str(error)}
     starts.append(ColdStart(**found.pop("start")))
     return found
+
+
+def _file(one: Contestant) -> Path:
+    assert one.file is not None  # noqa: S101 - whoever has none is not started
+    return one.file

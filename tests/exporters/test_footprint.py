@@ -50,6 +50,18 @@ def test_what_the_process_says_is_the_error(tmp_path: Path) -> None:
         under_test.footprint_of("onnx", tmp_path / "damaged.onnx", 1, threads=1)
 
 
+@needs_proc
+def test_more_starts_are_each_in_a_process_that_has_no_runtime_yet(onnx_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.onnx").write_bytes(b"nothing")
+    once = ColdStart(**under_test.footprint_of("onnx", onnx_file, 0, threads=1)["start"])
+    with under_test.Starter() as starter:
+        again = [ColdStart(**starter.start("onnx", onnx_file, 1)) for _ in range(2)]
+        with pytest.raises(EnvironmentLacksError, match=r"damaged\.onnx is damaged or no ONNX file"):
+            starter.start("onnx", tmp_path / "damaged.onnx", 1)
+        again.append(ColdStart(**starter.start("onnx", onnx_file, 1)))  # one that failed ends nothing
+    assert all(each.import_ms > once.import_ms / 10 for each in again)  # else it was there already
+
+
 def test_a_process_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "LIMIT_SECONDS", 0.01)
     with pytest.raises(EnvironmentLacksError, match=r"given up after 0\.01 s"):
