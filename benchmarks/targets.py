@@ -187,8 +187,8 @@ class Deit:
 
 def digits(work: Path, names: list[str], seconds: float) -> dict[str, Any]:
     """One run with these targets: its command, the teacher's top-1, and a row for each artifact of the student."""
-    words = [*"run --teacher cait_s24 --student deit_tiny --strategy lift --target".split(), ",".join(["onnx", *names])]
-    words += ["--set", f"verify.latency_seconds={seconds:g}"]
+    networks = ["--teacher", "cait_s24", "--student", "deit_tiny", "--strategy", "lift"]
+    words = ["run", *networks, "--target", ",".join(["onnx", *names]), "--set", f"verify.latency_seconds={seconds:g}"]
     done = compress(ROOT, *words, "--output", work / "digits")
     if done.returncode not in (0, 1):
         raise SystemExit(f"compress {' '.join(words)} ended with {done.returncode}: {done.stderr[-800:]}")
