@@ -27,6 +27,7 @@ class OpenvinoRunner(Runner):
         EnvironmentLacksError where OpenVINO is not installed.
         """
         self.path = path
+        import_openvino()
         core = _core()
         weights = path.with_suffix(".bin")
         for file in (path, weights):
