@@ -62,14 +62,11 @@ class Starter:
     safely (Apple's libraries refuse it, Windows has none), each start is one of ``footprint_of``.
     """
 
+    _process: Any = None
+    """The one that forks; from the first start on."""
+
     def __enter__(self) -> Starter:
-        """Start the process that forks."""
-        self._process: Any = None
-        if sys.platform == "linux":
-            command = own_program("from vitcompress.exporters.footprint import serve\nserve()\n")
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-            )
+        """Return it; nothing is started yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,8 +78,13 @@ class Starter:
 
     def start(self, runtime: str, path: Path, threads: int) -> dict[str, Any]:
         """Return the fields of one ``ColdStart``; raises as ``footprint_of``."""
-        if self._process is None:
+        if sys.platform != "linux":
             return dict(footprint_of(runtime, path, 0, threads)["start"])
+        if self._process is None:
+            command = own_program("from vitcompress.exporters.footprint import serve\nserve()\n")
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
         limit = threading.Timer(LIMIT_SECONDS, self._process.kill)
         limit.start()
         try:

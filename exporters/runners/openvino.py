@@ -27,8 +27,7 @@ class OpenvinoRunner(Runner):
         EnvironmentLacksError where OpenVINO is not installed.
         """
         self.path = path
-        import_openvino()
-        core = _core()
+        core = core_of(import_openvino())
         weights = path.with_suffix(".bin")
         for file in (path, weights):
             if not file.is_file():
@@ -75,13 +74,13 @@ def import_openvino() -> Any:
 
 
 @cache
-def _core() -> Any:
+def core_of(openvino: Any) -> Any:
     """Return the only core of this process, which lives as long.
 
     Each one's CPU plugin brings a signal stack and, at its end, restores the one that it found: with two cores that end
     in the order they came, the first one's, which is freed by then. The next signal would end the process.
     """
-    return import_openvino().Core()
+    return openvino.Core()
 
 
 def _sentence(error: Exception) -> str:

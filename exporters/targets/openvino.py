@@ -11,7 +11,7 @@ from pathlib import Path
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact
 from vitcompress.core.errors import ResultError
 from vitcompress.exporters.bundled import Part
-from vitcompress.exporters.runners.openvino import INSTALL, OpenvinoRunner, import_openvino
+from vitcompress.exporters.runners.openvino import INSTALL, OpenvinoRunner, core_of, import_openvino
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 
 _USE = """\
@@ -76,7 +76,7 @@ class OpenvinoTarget(Target):
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             draft = Path(folder) / path.name
             try:
-                model = ov.Core().read_model(str(options.root / graph.file.path))
+                model = core_of(ov).read_model(str(options.root / graph.file.path))
                 ov.save_model(model, str(draft), compress_to_fp16=graph.precision == "fp16")
             except RuntimeError as error:
                 why = " ".join(str(error).split())[-300:].rstrip(".")

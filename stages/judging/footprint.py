@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,9 @@ def footprint_rows(
     running = [(each, starts) for each, _, starts in rows if starts]
     began = clock()
     ahead = sum(starts[0].ms / 1e3 for _, starts in running)
-    with Starter() if running else nullcontext() as starter:
+    with Starter() as starter:
         for _ in range(STARTS - 1):
-            if starter is None or clock() - began + ahead > SECONDS * len(running):
+            if clock() - began + ahead > SECONDS * len(running):
                 break
             for each, starts in running:
                 with suppress(CompressError):  # it started before: the row has what that gave

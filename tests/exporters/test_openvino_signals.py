@@ -23,9 +23,7 @@ print("alive")
 """
 
 
-def test_a_signal_finds_its_stack_after_two_models_are_closed_in_their_order(
-    tmp_path: Path,
-) -> None:
+def test_a_signal_finds_its_stack_after_two_models_are_closed_in_their_order(tmp_path: Path) -> None:
     """OpenVINO's CPU plugin brings a signal stack, and gives back the one that it found, were that freed or not."""
     import openvino as ov
 

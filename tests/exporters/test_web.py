@@ -32,9 +32,7 @@ from vitcompress.exporters.targets.web import WebTarget, chosen
 from vitcompress.stages.rewrites.deploy import deployed
 
 MISSING = next((name for name in ("node", "npm") if shutil.which(name) is None), "")
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"{MISSING} is not installed"),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"{MISSING} is not installed")
 in_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER) and not REQUIRED, reason="Chromium and chromedriver are not installed (make browser)"
 )
