@@ -11,7 +11,6 @@ import click
 
 import vitcompress as vc
 from vitcompress.core.errors import EXIT_OK, UsageError
-from vitcompress.exporters.bundle.layout import SIGNATURE
 from vitcompress.pipeline.commands.output import json_option, put
 from vitcompress.pipeline.options import FOLDER
 
@@ -21,6 +20,8 @@ from vitcompress.pipeline.options import FOLDER
 @json_option
 def sign(bundle: Path, as_json: bool) -> int:
     """Sign a BUNDLE's manifest by sigstore, as this CI job or as who signs in by the browser; needs a network."""
+    from vitcompress.exporters.bundle.layout import SIGNATURE
+
     found = vc.sign(bundle)
     if as_json:
         return put("sign", found)
@@ -51,6 +52,8 @@ def signed_by(argument: str) -> Callable[[Callable[..., int]], Callable[..., int
 
 
 def _check(folder: Path | None, identity: str | None, issuer: str | None) -> None:
+    from vitcompress.exporters.bundle.layout import SIGNATURE
+
     if bool(identity) != bool(issuer) or (identity and folder is None):
         raise UsageError("--certificate-identity and --certificate-oidc-issuer go together, with a bundle; give all.")
     bundle = folder / "bundle" if folder and (folder / "state.json").is_file() else folder

@@ -30,7 +30,15 @@ def sweep() -> None:
     """Many runs over a space of settings: a Pareto table of accuracy against latency, and the run to take."""
 
 
-@sweep.command(hidden=True)
+class _Start(click.Command):
+    """What a user calls by the name of its group."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write it without the word that was put in."""
+        formatter.write_usage(ctx.command_path.removesuffix(" start"), " ".join(self.collect_usage_pieces(ctx)))
+
+
+@sweep.command(cls=_Start, hidden=True)
 @click.argument("recipe", metavar="CONFIG")
 @click.option("--space", type=FOLDER, required=True, help="YAML: a list of values or {low, high} for each setting.")
 @click.option("--trials", type=click.IntRange(min=1), required=True, help="All of them, finished ones included.")
@@ -78,7 +86,15 @@ def worker(folder: Path, as_json: bool, **given: Any) -> int:
     return EXIT_OK
 
 
-@sweep.command(hidden=True)
+class _Start(click.Command):
+    """What a user calls by the name of its group."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write it without the word that was put in."""
+        formatter.write_usage(ctx.command_path.removesuffix(" start"), " ".join(self.collect_usage_pieces(ctx)))
+
+
+@sweep.command(cls=_Start, hidden=True)
 @click.option("--config", required=True)
 @settings_option("A setting.")
 @click.option("-o", "--output", type=FOLDER, required=True)

@@ -8,7 +8,7 @@ import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -25,7 +25,7 @@ def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) ->
     ``head`` are keys that stand before the record's own, with the only value that each has.
     """
     found = model.model_json_schema(mode="serialization")
-    models = {kind.__name__: kind for kind in _descendants(Record)}
+    models = {kind.__name__: kind for kind in _parts(model)}
     for name, part in [(model.__name__, found), *found.get("$defs", {}).items()]:
         for field, words in _descriptions(models.get(name, Record)).items():
             if field in part["properties"]:  # no class variable
@@ -37,8 +37,15 @@ def text(model: type[Record] = Report, head: Mapping[str, Any] | None = None) ->
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _descendants(model: type[BaseModel]) -> list[type[BaseModel]]:
-    return [one for child in model.__subclasses__() for one in (child, *_descendants(child))]
+def _parts(kind: Any, found: tuple[type[BaseModel], ...] = ()) -> tuple[type[BaseModel], ...]:
+    """Return the models that an annotation is made of: itself, those of its fields, and theirs."""
+    inside = list(get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in found:
+        found = (*found, kind)
+        inside += [field.annotation for field in kind.model_fields.values()]
+    for one in inside:
+        found = _parts(one, found)
+    return found
 
 
 def _descriptions(model: type[BaseModel]) -> dict[str, str]:

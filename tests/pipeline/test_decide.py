@@ -67,8 +67,8 @@ def test_only_prefixed_datasets_have_named_splits(folder: RunConfig, digits: Run
     assert (data.train_split, data.val_split) == ("training", "validation")
 
 
-def test_only_shards_are_copied_to_a_cache(folder: RunConfig) -> None:
-    with pytest.raises(UsageError, match="has no shards to copy"):
+def test_only_what_is_behind_a_url_is_copied_to_a_cache(folder: RunConfig) -> None:
+    with pytest.raises(UsageError, match="is for images behind a URL"):
         before_data(changed(folder, data={"cache": "/cache"}))
     assert before_data(changed(folder, data={"source": "wds/some", "cache": "/cache"})).data.cache == "/cache"
 
