@@ -1,6 +1,6 @@
 """The images of the studies: letters of Debian's typefaces, Fashion-MNIST and drawings, each in the plan's three parts.
 
-    python benchmarks/evidence/data.py IMAGES letters       # downloads (apt-get) and draws; once, the same bytes each time
+    python benchmarks/evidence/data.py IMAGES letters    # downloads (apt-get) and draws; once, always the same bytes
 
 A folder of each: ``train`` and ``val`` (the plan's *choose*), which the product reads, ``test`` apart from them, and
 ``teacher/train`` with ``teacher/val`` for the teacher: links to ``train`` and to its further images, and to ``val``.
@@ -28,7 +28,7 @@ from real_data import NAMES, debian, drawings, fashion
 SIDE = 40
 """Pixels of an image."""
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
-PACKAGES = (
+PACKAGES = (  # noqa: SIM905 - a list of a hundred lines
     "adf-accanthis adf-baskervald adf-berenis adf-gillius adf-ikarius adf-irianis adf-libris adf-mekanus adf-oldania "
     "adf-romande adf-solothurn adf-switzera adf-tribun adf-universalis adf-verana agave allerta anonymous-pro arapey "
     "averia-sans-gwf+averia-serif-gwf b612 beteckna cabin cantarell cardo century-catalogue clear-sans cmu+lmodern "

@@ -25,7 +25,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch
 sys.path[:0] = [str(Path(__file__).resolve().parents[at]) for at in (2, 1)]
 
 import click
@@ -143,9 +142,8 @@ def ready(cell: Cell, lines: dict[str, Line]) -> bool:
         tries = [Cell(study, "teacher", f"try-{at}").key in lines for at in range(int(cell.arm[4:]))]
         ceiling = Cell(study, "ceiling", "plain:labels").key in lines
         return cell.arm == "try-0" or (all(tries) and ceiling and number is None)
-    if cell.phase == "live" or needs_teacher(cell.arm):
-        if number is None:
-            return False
+    if number is None and (cell.phase == "live" or needs_teacher(cell.arm)):
+        return False
     if cell.factor is None and best_factor(study, cell.arm, lines) is None:
         return False
     if cell.phase == "compute":
@@ -179,6 +177,7 @@ def claimed(work: Path, name: str, wait: bool = False) -> Iterator[bool]:
 
 def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
     """Train what is ready and nobody else has begun, until nothing is left or the clock (of time.time) says so."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     from trainings import carry_out
 
     while time.time() < until:
@@ -240,6 +239,7 @@ def tell_left(cells: list[Cell], lines: dict[str, Line]) -> None:
 
 def compare(work: Path, study: str, arm: str, seed: int) -> bool:
     """Train one arm again, apart, by the lines that are committed; whether the answers to *test* are the same."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     from trainings import carry_out
 
     lines = Lines(RESULTS).read()
