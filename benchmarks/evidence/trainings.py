@@ -117,7 +117,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line]) -> Li
     epochs = study.epochs * CEILING if cell.phase == "ceiling" else study.epochs
     epochs = longer(cell, lines) or epochs if cell.phase == "compute" else epochs
     distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
-    distill["checkpoint_seconds"] = 1e9  # a training that is killed begins again
+    # A training that is killed begins again; and all are compiled, or none.
+    distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
     cache = work / "cache" / f"{cell.study}-{cell.seed}"
     if cell.cached:
         distill |= {"views": epochs, "cache": {"folder": str(cache)}}
