@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ALPHA_0 = {"alpha": 0.0}
-SIZE, PATCH, BATCH = 40, 8, 128
+SIZE, PATCH, BATCH = 40, 8, 64
 SEEDS, TUNING_SEED = (0, 1, 2, 3, 4), 100
 FACTORS = (1.0, 0.5, 2.0)
 """Of the product's own learning rate, tried for every arm."""

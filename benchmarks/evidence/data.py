@@ -43,11 +43,10 @@ PACKAGES = (  # noqa: SIM905 - a list of a hundred lines
     "yanone-kaffeesatz yrsa-rasa"
 ).split()
 """Debian's ``fonts-*`` with Latin text typefaces; what stands together was drawn after the same typeface."""
-PARTS = {"test": 100, "val": 50, "train": 162, "more": 500}
-"""Images of a class; of *train* the first 10,000 are taken, class after class in turn."""
+PARTS = {"test": 100, "val": 50, "train": 100, "more": 560}
+"""Images of a class."""
 SHARES = {"test": 0.25, "val": 0.15}
 """Of the groups of typefaces; the others are of *train*, and of its further images."""
-TRAIN = 10_000
 FINE = 3
 """How much larger a character is drawn before it is turned and reduced."""
 CAP, BASE = 18, 27
@@ -169,8 +168,6 @@ def letters(folder: Path) -> Path:
             target = made / _PLACES[part] / class_name(character)
             target.mkdir(parents=True)
             for index in range(each):
-                if part == "train" and index * len(CHARACTERS) + place >= TRAIN:
-                    continue
                 random = np.random.default_rng((19, number, place, index))
                 faces = groups[parts[part][random.integers(len(parts[part]))]]
                 face = faces[random.integers(len(faces))]
@@ -212,13 +209,13 @@ def _divided(made: Path, files: Sequence[tuple[str, str, Path]], with_more: bool
 
 
 def fashion_parts(folder: Path) -> Path:
-    """Fashion-MNIST: its first 10,000 images, the next 5,000, its test images; all others are the teacher's too."""
+    """Fashion-MNIST: its first 6,000 images, 5,000 from the 10,000th on, its test images; the others are *more*."""
     whole = fashion(folder, 60_000, 10_000)
     files = []
     for name in NAMES:
         for path in sorted((whole / "train" / name).iterdir()):
             at = int(path.stem)
-            files.append(("train" if at < 10_000 else "val" if at < 15_000 else "more", name, path))
+            files.append(("train" if at < 6_000 else "val" if 10_000 <= at < 15_000 else "more", name, path))
         files += [("test", name, path) for path in sorted((whole / "val" / name).iterdir())]
     return _divided(folder / "fashion", files, with_more=True)
 

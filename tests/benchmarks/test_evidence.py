@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "evi
 import arms
 import data
 import intervals
+import page
 import run
 
 IMAGES = 4000
@@ -154,3 +155,24 @@ def test_no_typeface_is_in_two_parts() -> None:
     apart = [*parts["train"], *parts["val"], *parts["test"]]
     assert sorted(apart) == sorted(data.PACKAGES)
     assert len({package for group in data.PACKAGES for package in group.split("+")}) > 60
+
+
+def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
+    from vitcompress.core.bits import packed
+
+    random = np.random.default_rng(0)
+    lines: dict[str, Any] = {}
+    more = {"parameters": 1, "factor": 1.0, "epochs": 1, "took_seconds": 3600.0, "at": "now", "commit": "c", "width": 9}
+    for cell in played():
+        right = random.random(500) < (0.8 if cell.arm.startswith("lift:soft+") else 0.6)
+        judged = {"right": packed(right), "test_images": 500, "machine": "m", "images": 7, **more}
+        lines[cell.key] = line(cell, **judged, test=100 * right.mean())
+    drawn: list[str] = []
+    found = page.pages(lines, lambda study, asked: drawn.append(study))
+    assert (set(found), drawn) == ({"evidence.md", "evidence/arms-letters.md"}, ["letters"])
+    rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
+    assert "**for**" in rows[0]
+    del lines[run.Cell("letters", "seed", "lift:soft+spectral", 4).key]
+    without = page.pages(lines, lambda study, asked: None)["evidence/arms-letters.md"]
+    assert "not measured: lift:soft+spectral (4 of 5 seeds)" in without
+    assert all(len(text.split()) < 1500 for text in found.values())
