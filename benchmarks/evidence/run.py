@@ -78,7 +78,7 @@ class Cell:
 
 
 def cells_of(study: str) -> list[Cell]:
-    """All trainings, in their order: tuning, then whole seeds one after the other."""
+    """All trainings, in their order: tuning, whole seeds one after the other, then what no question asks for."""
     order = sorted(ARMS, key=lambda arm: (needs_teacher(arm), arm != LEADER))
     first = [Cell(study, "tune", "plain:labels", TUNING_SEED, factor) for factor in FACTORS]
     tries = [Cell(study, "teacher", f"try-{number}") for number in range(len(STUDIES[study].tries))]
@@ -87,9 +87,10 @@ def cells_of(study: str) -> list[Cell]:
     seeds = [
         Cell(study, phase, arm, seed)
         for seed in SEEDS
-        for phase, arms in (("seed", order), ("compute", LONGER))
+        for phase, arms in (("seed", order), ("compute", LONGER[:2]))
         for arm in arms
     ]
+    seeds += [Cell(study, "compute", arm, seed) for seed in SEEDS for arm in LONGER[2:]]
     return list(dict.fromkeys([tries[0], *first, Cell(study, "ceiling", "plain:labels"), *tries, *tune, *live, *seeds]))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "evidence"))
@@ -115,7 +117,7 @@ def played(until: str = "") -> list[run.Cell]:
 def test_all_is_trained_once_and_seeds_are_balanced() -> None:
     order = played()
     assert len(order) == len(set(order)) == 1 + 1 + 2 + 3 * len(arms.ARMS) + 5 * (len(arms.ARMS) + len(arms.LONGER))
-    seeds = [cell.seed for cell in order if cell.phase in ("seed", "compute") and arms.needs_teacher(cell.arm)]
+    seeds = [cell.seed for cell in order if cell.phase == "seed" and arms.needs_teacher(cell.arm)]
     assert seeds == sorted(seeds)
 
 
@@ -176,3 +178,57 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
     without = page.pages(lines, lambda study, asked: None)["evidence/arms-letters.md"]
     assert "not measured: lift:soft+spectral (4 of 5 seeds)" in without
     assert all(len(text.split()) < 1500 for text in found.values())
+
+
+def tiny(folder: Path) -> Path:
+    """Four classes of noise around a grey of their own."""
+    made, random = folder / "tiny", np.random.default_rng(0)
+    for part, each in (("train", 16), ("val", 8), ("test", 8)):
+        for name in range(4 if not made.joinpath(part).exists() else 0):
+            (made / part / str(name)).mkdir(parents=True)
+            for index in range(each):
+                grey = np.clip(random.normal(50 + 50 * name, 10, (40, 40)), 0, 255).astype(np.uint8)
+                Image.fromarray(grey).save(made / part / str(name) / f"{part}{index}.png")
+    if not (made / "teacher").exists():
+        (made / "teacher").mkdir()
+        for part in ("train", "val"):
+            (made / "teacher" / part).symlink_to(made / part)
+    return made
+
+
+def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainings
+
+    teacher = {**arms.STUDIES["letters"].tries[0], "epochs": 8, "batch_size": 16, "lr": 0.01, "compile": "off"}
+    teacher["args"] = {**teacher["args"], "embed_dim": 96, "num_heads": 6}
+    study = replace(arms.STUDIES["letters"], images="tiny", epochs=2, tries=(teacher,))
+    monkeypatch.setitem(arms.STUDIES, "tiny", study)
+    monkeypatch.setitem(data.SETS, "tiny", tiny)
+    monkeypatch.setattr(trainings, "BATCH", 16)
+    lines: dict[str, Any] = {run.Cell("tiny", "ceiling", "plain:labels").key: {"test": 0.0}}
+
+    def train(phase: str, arm: str, seed: int = 100, factor: float | None = 1.0) -> dict[str, Any]:
+        cell = run.Cell("tiny", phase, arm, seed, factor)
+        assert run.ready(cell, lines)
+        lines[cell.key] = trainings.carry_out(tmp_path, cell, lines)
+        return lines[cell.key]
+
+    assert train("teacher", "try-0", 0, None)["test"] > 50
+    labels = train("tune", "plain:labels")
+    assert "test" not in labels
+    for arm in TINY:
+        found = train("tune", arm)
+        assert found["cached"]
+        assert (tmp_path / "cache" / "tiny-100").is_dir()
+    lives = [train("live", arm) for arm in arms.LIVE]
+    assert not any(one["cached"] for one in lives)
+    for factor in (0.5, 2.0):
+        train("tune", "plain:labels", factor=factor)
+    longer = train("compute", "plain:labels", 0, None)
+    assert longer["epochs"] >= 2
+    once, again = (train("seed", "plain:labels", 0, None) for _ in range(2))
+    assert once["right"] == again["right"]
+    assert longer["test_images"] == 32
+
+
+TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral")
