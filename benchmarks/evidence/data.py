@@ -1,6 +1,6 @@
 """The images of the studies: letters of Debian's typefaces, Fashion-MNIST and drawings, each in the plan's three parts.
 
-    python benchmarks/evidence/data.py IMAGES letters    # downloads (apt-get) and draws; once, always the same bytes
+Downloaded (apt-get) and drawn once by the first training that needs them, always the same bytes.
 
 A folder of each: ``train`` and ``val`` (the plan's *choose*), which the product reads, ``test`` apart from them, and
 ``teacher/train`` with ``teacher/val`` for the teacher: links to ``train`` and to its further images, and to ``val``.
@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -232,16 +231,3 @@ def drawings_parts(folder: Path, each: int = 1000) -> Path:
 
 
 SETS = {"letters": letters, "fashion": fashion_parts, "drawings": drawings_parts}
-
-
-@click.command(help=__doc__)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("names", nargs=-1, type=click.Choice(list(SETS)))
-def main(folder: Path, names: tuple[str, ...]) -> None:
-    """Make these sets."""
-    for name in names or SETS:
-        click.echo(SETS[name](folder.resolve()))
-
-
-if __name__ == "__main__":
-    main()

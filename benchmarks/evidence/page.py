@@ -148,6 +148,8 @@ def arms_table(study: str, lines: dict[str, Line]) -> list[str]:
 def cost_words(study: str, lines: dict[str, Line]) -> str:
     """How long a study took, on which machine, by which code."""
     mine = [line for line in lines.values() if line["study"] == study]
+    if not mine:
+        return "not measured."
     hours = sum(line["took_seconds"] for line in mine) / 3600
     spent = sum(line["cpu_seconds"] for line in mine) / 3600
     machines, commits = (sorted({line[key] for line in mine}) for key in ("machine", "commit"))
@@ -215,9 +217,6 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         results = results_of(study, lines)
         found = answered(results)
         verdicts[study] = {name: together(found, name) for name in ASKED}
-        if not any(line["study"] == study for line in lines.values()):
-            sections.append(f"**{study}**: not measured.")
-            continue
         sections.append(f"**{study}**: {cost_words(study, lines)} {teacher_words(study, lines)} "
                         f"[All arms and differences](evidence/arms-{study}.md).")  # fmt: skip
         text = [f"# Evidence: {study}", "", "[The plan](plan.md) says what each arm and question is.", "", COMMAND, "",
@@ -254,8 +253,8 @@ def _front(summary: list[str], sections: list[str], claim: str) -> str:
         "    python benchmarks/evidence/run.py --work runs/evidence --jobs 2       # what is left, trained",
         "    python benchmarks/evidence/run.py --work runs/evidence --left         # its expected core hours",
         "    python benchmarks/evidence/run.py --work runs/evidence --again plain:labels 0  # the same answers?",
-        "", "The lines are in `benchmarks/results/evidence/arms.jsonl`: one a training, with its seconds, commit, "
-        "machine and one bit for each image of *test*.", "",
+        "", "The lines are in `arms.jsonl` of `benchmarks/results/evidence/`: one a training, with its seconds, "
+        "commit, machine and one bit for each image of *test*.", "",
     ])  # fmt: skip
 
 

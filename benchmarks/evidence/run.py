@@ -42,6 +42,8 @@ from arms import (
     needs_teacher,
 )
 
+from vitcompress.core.errors import CompressError, RunInterrupted
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "arms.jsonl"
 Line = dict[str, Any]
@@ -178,28 +180,35 @@ def claimed(work: Path, name: str, wait: bool = False) -> Iterator[bool]:
 
 
 def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
-    """Train what is ready and nobody else has begun, until nothing is left or the clock (of time.time) says so."""
+    """Train what is ready and nobody else has begun, until there is no more or the clock (of time.time) says so."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     from trainings import carry_out
 
+    failed: set[str] = set()
     while time.time() < until:
-        found = lines.read()
-        left = [cell for cell in cells if cell.key not in found and not needless(cell, found)]
-        if not left:
-            return
-        for cell in left:
-            if not ready(cell, found):
+        found, busy = lines.read(), False
+        for cell in cells:
+            if cell.key in found or cell.key in failed or needless(cell, found) or not ready(cell, found):
                 continue
             with claimed(work, cell.folder) as mine:
+                busy |= not mine
                 if not mine or cell.key in lines.read():
                     continue
                 click.echo(f"{time.strftime('%H:%M:%S')} {cell.key}", err=True)
-                line = carry_out(work, cell, found)
+                try:
+                    line = carry_out(work, cell, found)
+                except RunInterrupted:
+                    raise
+                except CompressError as error:
+                    failed.add(cell.key)
+                    click.echo(f"{cell.key} failed: {error}", err=True)
+                    break
                 lines.append(line)
-                click.echo(f"{time.strftime('%H:%M:%S')} {cell.key}: {line['cpu_seconds']:.0f} s, "
-                           f"{line['choose']:.2f} % of choose", err=True)  # fmt: skip
+                click.echo(f"{cell.key}: {line['cpu_seconds']:.0f} s, {line['choose']:.2f} % of choose", err=True)
                 break
         else:
+            if not busy:
+                return
             time.sleep(10)  # another process has what the rest waits for
 
 
@@ -248,7 +257,9 @@ def compare(work: Path, study: str, arm: str, seed: int) -> bool:
     cell = Cell(study, "seed", arm, seed)
     if cell.key not in lines:
         raise click.UsageError(f"{RESULTS} has no line '{cell.key}'; arms: {', '.join(ARMS)}; seeds: {SEEDS}.")
-    then, now = lines[cell.key], carry_out(work / "again", cell, lines)
+    if needs_teacher(arm) and not list(work.glob(f"runs/{study}_teacher_*/teacher/model.safetensors")):
+        raise click.UsageError(f"{work} has no teacher for '{arm}': first train it with --only {study} --minutes 1.")
+    then, now = lines[cell.key], carry_out(work, cell, lines, "again")
     same = then["right"] == now["right"]
     click.echo(f"{cell.key}: then {then['test']:.3f} %, now {now['test']:.3f} % of test; "
                f"{'the same' if same else 'NOT the same'} answers to {now['test_images']} images")  # fmt: skip
@@ -276,7 +287,7 @@ def main(work: Path, studies: tuple[str, ...], arms: str | None, jobs: int, unti
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(lines.path, RESULTS)
         return
-    wanted = set(arms.split(",")) | {LEADER} if arms else set(ARMS)
+    wanted = {*arms.split(","), "plain:labels", LEADER} if arms else set(ARMS)
     cells = [cell for name in names for cell in cells_of(name) if cell.phase == "teacher" or cell.arm in wanted]
     if left:
         return tell_left(cells, lines.read())

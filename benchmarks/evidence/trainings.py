@@ -41,12 +41,12 @@ def config_of(study: str, images: Path, *, teacher: dict[str, Any], seed: int = 
     return with_absolute_paths(validate(merge(merge(load_layer("folder"), asked), sets)))
 
 
-def carry_out(work: Path, cell: Cell, lines: dict[str, Line]) -> Line:
-    """Train, judge where the plan says so, and return the line."""
+def carry_out(work: Path, cell: Cell, lines: dict[str, Line], place: str = "runs") -> Line:
+    """Train in a folder below ``work/place``, judge where the plan says so, and return the line."""
     torch.set_num_threads(1)
     images = SETS[STUDIES[cell.study].images](work / "images")
     began = time.monotonic()
-    found = _teacher(work, cell, images) if cell.phase == "teacher" else _student(work, cell, images, lines)
+    found = _teacher(work, cell, images) if cell.phase == "teacher" else _student(work, cell, images, lines, place)
     about = {"key": cell.key, "study": cell.study, "phase": cell.phase, "arm": cell.arm, "seed": cell.seed}
     return about | found | {
         "took_seconds": round(time.monotonic() - began, 1),
@@ -104,7 +104,7 @@ def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, A
     return work / "runs" / f"{cell.study}_base-{number}_{cell.seed}", settings | {"init": "file", "weights": str(file)}
 
 
-def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line]) -> Line:
+def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place: str) -> Line:
     """A student, from the beginning: what a killed process left is removed."""
     from run import best_factor, claimed, longer, passed
 
@@ -112,7 +112,7 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line]) -> Li
     base, teacher = _base(work, cell, passed(cell.study, lines))
     with claimed(work, base.name, wait=True):
         staged(config_of(cell.study, images, teacher=teacher, seed=cell.seed), base, ("teacher",))
-    folder = work / "runs" / cell.folder
+    folder = work / place / cell.folder
     shutil.rmtree(folder, ignore_errors=True)
     epochs = study.epochs * CEILING if cell.phase == "ceiling" else study.epochs
     epochs = longer(cell, lines) or epochs if cell.phase == "compute" else epochs

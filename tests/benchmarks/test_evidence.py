@@ -171,7 +171,9 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
         lines[cell.key] = line(cell, **judged, test=100 * right.mean())
     drawn: list[str] = []
     found = page.pages(lines, lambda study, asked: drawn.append(study))
-    assert (set(found), drawn) == ({"evidence.md", "evidence/arms-letters.md"}, ["letters"])
+    assert set(found) == {"evidence.md", *(f"evidence/arms-{study}.md" for study in arms.STUDIES)}
+    assert drawn == ["letters"]
+    assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
     rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
     assert "**for**" in rows[0]
     del lines[run.Cell("letters", "seed", "lift:soft+spectral", 4).key]
