@@ -153,3 +153,12 @@ def _questions() -> tuple[Question, ...]:
 
 
 QUESTIONS = _questions()
+OTHERS = (
+    *(_less(f"plain:{kind}", "plain:labels") for kind in ("mse", "spectral", "projector")),
+    _less("lift:mse", "lift:labels"),
+    _less("widelast:spectral", "widelast:labels"),
+    _less("lift:labels", "plain:labels"),
+    _less("widelast:labels", "plain:labels"),
+    _less("lift/init:soft+spectral", "plain/init:soft"),
+)
+"""Differences that answer nothing; they are told without a correction."""

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import matplotlib as mpl
 import numpy as np
-from arms import ARMS, LEAST_LEAD, LONGER, QUESTIONS, SEEDS, STUDIES
+from arms import ARMS, LEAST_LEAD, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
 from intervals import Answer, Difference, Results, answers, difference
 from matplotlib import pyplot as plt
 from run import RESULTS, Line, Lines, passed
@@ -99,6 +99,19 @@ def questions_table(results: dict[str, Results], found: Asked) -> list[str]:
             rows.append(
                 f"{head} {_in_words(contrast)} | {_points(one.mean)} [{_points(low)}, {_points(high)}] | {verdict} |"
             )
+    return rows
+
+
+def others_table(results: dict[str, Results]) -> list[str]:
+    """Rows of the differences without a correction that are there."""
+    rows = ["| difference | points [95 %, not corrected] |", "| --- | --- |"]
+    for contrast in OTHERS:
+        if missing_of(tuple(contrast), results):
+            rows.append(f"| {_in_words(contrast)} | not measured |")
+            continue
+        one = difference(contrast, results)
+        low, high = one.interval()
+        rows.append(f"| {_in_words(contrast)} | {_points(one.mean)} [{_points(low)}, {_points(high)}] |")
     return rows
 
 
@@ -227,6 +240,7 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         if found:
             draw(study, found)
             text += [f"![Differences and their intervals]({study}.svg)", ""]
+        text += ["Other differences answer nothing:", "", *others_table(results), ""]
         text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
         detail[f"evidence/arms-{study}.md"] = "\n".join([*text, *arms_table(study, lines), ""])
     for name, asked in ASKED.items():
