@@ -133,7 +133,7 @@ def split(groups: Sequence[str], seed: int = 0) -> dict[str, list[str]]:
 
 
 def picture(mask: Image.Image, random: np.random.Generator) -> Image.Image:
-    """A character turned, moved, resized, in two greys with some noise; grey of ``SIDE`` pixels."""
+    """A character turned, moved, resized, dark on light with some noise; grey of ``SIDE`` pixels."""
     turn, size = np.deg2rad(random.uniform(-10, 10)), random.uniform(0.85, 1.15)
     middle = SIDE * FINE / 2
     shift = random.uniform(-2, 2, 2) * FINE
@@ -141,10 +141,9 @@ def picture(mask: Image.Image, random: np.random.Generator) -> Image.Image:
     x, y = middle + shift
     affine = (cos, sin, middle - cos * x - sin * y, -sin, cos, middle + sin * x - cos * y)
     turned = mask.transform(mask.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR).reduce(FINE)
-    dark, light = random.uniform(0, 90), random.uniform(150, 255)
-    paper, ink = (light, dark) if random.random() < 0.5 else (dark, light)
+    ink, paper = random.uniform(0, 110), random.uniform(150, 255)
     share = np.asarray(turned, np.float64) / 255
-    grey = paper + (ink - paper) * share + random.normal(0, random.uniform(0, 25), share.shape)
+    grey = paper + (ink - paper) * share + random.normal(0, random.uniform(0, 15), share.shape)
     return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
 
 
