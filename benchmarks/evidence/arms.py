@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 ALPHA_0 = {"alpha": 0.0}
@@ -105,10 +105,11 @@ class Question:
     """Each a sum of arms (``ARM@compute`` trained for equal seconds) with their factors."""
     swapped: bool = False
     """Whether a difference above 0 speaks against what is asked."""
-    arms: tuple[str, ...] = field(init=False, default=())
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "arms", tuple(dict.fromkeys(arm for one in self.contrasts for arm in one)))
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All that it compares."""
+        return tuple(dict.fromkeys(arm for one in self.contrasts for arm in one))
 
 
 def _less(arm: str, other: str) -> dict[str, int]:

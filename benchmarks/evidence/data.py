@@ -20,9 +20,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from real_data import NAMES, debian, drawings, fashion
+
+from vitcompress.core.images import open_image
 
 SIDE = 40
 """Pixels of an image."""
@@ -193,14 +196,20 @@ def _teachers(made: Path, with_more: bool) -> None:
                 link.symlink_to(os.path.relpath(path, link.parent))
 
 
-def _divided(made: Path, files: Sequence[tuple[str, str, Path]], with_more: bool) -> Path:
-    """Link files (part, class, file) into the places of a study."""
+def _divided(made: Path, files: Sequence[tuple[str, str, Path]], with_more: bool, smaller: bool = False) -> Path:
+    """Link files (part, class, file) into the places of a study, or write them with ``SIDE`` on the shorter side."""
     if not (made / "done").is_file():
         shutil.rmtree(made, ignore_errors=True)
         for part, name, path in files:
             link = made / _PLACES[part] / name / path.name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
+            if smaller:
+                image = open_image(path)
+                factor = SIDE / min(image.size)
+                width, height = (max(SIDE, round(factor * side)) for side in image.size)
+                image.resize((width, height), Image.Resampling.LANCZOS).save(link)
+            else:
+                link.symlink_to(path.resolve())
         _teachers(made, with_more)
         (made / "done").touch()
     return made
@@ -226,7 +235,7 @@ def drawings_parts(folder: Path, each: int = 1000) -> Path:
         own = sorted(path for part in ("train", "val") for path in (whole / part / name).iterdir())
         own.sort(key=lambda path: path.stem)
         files += [(("train", "train", "train", "val", "test")[index % 5], name, path) for index, path in enumerate(own)]
-    return _divided(folder / "drawings", files, with_more=False)
+    return _divided(folder / "drawings", files, with_more=False, smaller=True)
 
 
 SETS = {"letters": letters, "fashion": fashion_parts, "drawings": drawings_parts}
