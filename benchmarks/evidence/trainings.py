@@ -43,8 +43,12 @@ def config_of(study: str, images: Path, *, teacher: dict[str, Any], seed: int = 
 
 def carry_out(work: Path, cell: Cell, lines: dict[str, Line], place: str = "runs") -> Line:
     """Train in a folder below ``work/place``, judge where the plan says so, and return the line."""
+    from run import claimed
+
     torch.set_num_threads(1)
-    images = SETS[STUDIES[cell.study].images](work / "images")
+    name = STUDIES[cell.study].images
+    with claimed(work, f"images-{name}", wait=True):
+        images = SETS[name](work / "images")
     began = time.monotonic()
     found = _teacher(work, cell, images) if cell.phase == "teacher" else _student(work, cell, images, lines, place)
     about = {"key": cell.key, "study": cell.study, "phase": cell.phase, "arm": cell.arm, "seed": cell.seed}
