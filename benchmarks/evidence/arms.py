@@ -1,0 +1,165 @@
+"""The arms, teachers and questions of docs/evidence/plan.md, as settings of the recipe `folder` and as differences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+ALPHA_0 = {"alpha": 0.0}
+SIZE, PATCH, BATCH = 40, 8, 64
+SEEDS, TUNING_SEED = (0, 1, 2, 3, 4), 100
+FACTORS = (1.0, 0.5, 2.0)
+"""Of the product's own learning rate, tried for every arm."""
+CEILING, LEAST_LEAD = 4, 3.0
+"""How many times longer the ceiling trains, and the points that a teacher must be above it."""
+LIVE = ("lift:soft+spectral", "plain:soft")
+"""Trained once with the teacher live, for its seconds; the first gives the seconds of equal compute."""
+LONGER = ("plain:labels", "plain:soft", "lift:labels", "uniform:labels")
+"""Also trained for the seconds of the first of ``LIVE``; the first two are asked for by questions."""
+
+
+def _terms(loss: str) -> dict[str, Any]:
+    """The settings of a loss of the plan: `labels`, `soft`, `soft+FEATURE` or `FEATURE`."""
+    *logits, last = loss.split("+")
+    features = {
+        "mse": [{"kind": "mse"}],
+        "spectral": [{"kind": "spectral"}],
+        "projector": [{"kind": "mse", "match": "projector"}],
+    }.get(last, [])
+    return {"features": features, **({} if "soft" in (*logits, last) else ALPHA_0)}
+
+
+_LOSSES = {
+    "plain": ("labels", "soft", "soft+mse", "soft+spectral", "soft+projector", "mse", "spectral", "projector"),
+    "lift": ("labels", "soft", "soft+spectral", "mse"),
+    "widelast": ("labels", "soft", "soft+mse", "spectral"),
+    "uniform": ("labels", "soft", "soft+mse"),
+    "plain/init": ("labels", "soft"),
+    "lift/init": ("soft+spectral",),
+}
+ARMS: dict[str, dict[str, Any]] = {
+    f"{student}:{loss}": {
+        "student": {
+            "strategy": student.removesuffix("/init"),
+            "init": "teacher" if student.endswith("/init") else "random",
+        },
+        "distill": _terms(loss),
+    }
+    for student, losses in _LOSSES.items()
+    for loss in losses
+}
+"""What each arm sets beside the defaults."""
+
+
+def asks_teacher(arm: str) -> bool:
+    """Whether a training of this arm runs the teacher."""
+    return not arm.endswith(":labels")
+
+
+def needs_teacher(arm: str) -> bool:
+    """Whether its result depends on the teacher's weights at all."""
+    return asks_teacher(arm) or "/init" in arm
+
+
+@dataclass(frozen=True)
+class Study:
+    """A set of images and a teacher."""
+
+    images: str
+    epochs: int
+    """Of a student."""
+    tries: tuple[dict[str, Any], ...]
+    """Settings of the teacher, the next taken where one does not beat the ceiling."""
+    flip: bool = True
+    pretrained: bool = False
+    """Whether the teacher is the ViT-S/14, fine-tuned on *train* alone."""
+
+
+def _blocks(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": PATCH, "img_size": SIZE}
+
+
+def _scratch(epochs: int, width: int = 144) -> dict[str, Any]:
+    args = _blocks(width, 8, width // 16)
+    return {"model": "deit_tiny", "init": "scratch", "args": args, "epochs": epochs, "batch_size": BATCH}
+
+
+_VIT = {"model": "vit_small_patch14_dinov2", "args": {"img_size": 70}, "init": "file", "batch_size": 64}
+STUDIES = {
+    "letters": Study("letters", 10, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False),
+    "fashion": Study("fashion", 10, (_scratch(10), _scratch(20), _scratch(20, 240))),
+    "fashion-vit": Study("fashion", 10, ({**_VIT, "tune_epochs": 2}, {**_VIT, "tune_epochs": 4}), pretrained=True),
+    "drawings": Study("drawings", 30, (_scratch(60), _scratch(120))),
+    "drawings-vit": Study("drawings", 30, ({**_VIT, "tune_epochs": 4}, {**_VIT, "tune_epochs": 8}), pretrained=True),
+}
+STUDENT = {"model": "deit_tiny", "args": _blocks(48, 6, 3)}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of the twelve differences that are decided together: all its contrasts must hold."""
+
+    name: str
+    asks: str
+    contrasts: tuple[dict[str, int], ...]
+    """Each a sum of arms (``ARM@compute`` trained for equal seconds) with their factors."""
+    swapped: bool = False
+    """Whether a difference above 0 speaks against what is asked."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All that it compares."""
+        return tuple(dict.fromkeys(arm for one in self.contrasts for arm in one))
+
+
+def _less(arm: str, other: str) -> dict[str, int]:
+    return {arm: 1, other: -1}
+
+
+def _more(gain: dict[str, int], than: dict[str, int]) -> dict[str, int]:
+    """The difference of two differences."""
+    names = dict.fromkeys((*gain, *than))
+    found = {name: gain.get(name, 0) - than.get(name, 0) for name in names}
+    return {name: factor for name, factor in found.items() if factor}
+
+
+def _questions() -> tuple[Question, ...]:
+    soft, labels = "plain:soft", "plain:labels"
+    found = [
+        Question("Q1", f"soft+{kind} on a plain student fails", (_less(f"plain:soft+{kind}", soft),), swapped=True)
+        for kind in ("mse", "spectral", "projector")
+    ]
+    repaired = {"lift": "soft+spectral", "widelast": "soft+mse"}
+    for student, loss in repaired.items():
+        gain = _less(f"{student}:{loss}", f"{student}:soft")
+        plain = _less(f"plain:{loss}", soft)
+        found.append(Question("Q2", f"{loss} teaches {student}, and more than plain", (gain, _more(gain, plain))))
+    for student, loss in repaired.items():
+        ours = f"{student}:{loss}"
+        both = (_less(ours, soft), _less(ours, f"{soft}@compute"))
+        found.append(Question("Q3", f"{ours} beats {soft}, at equal epochs and at equal compute", both))
+    for student, loss in repaired.items():
+        ours = f"{student}:{loss}"
+        wider = tuple(_less(ours, f"uniform:{one}") for one in ("soft", "soft+mse"))
+        more = _more(_less(ours, soft), _less(f"{student}:labels", labels))
+        found.append(Question("Q4", f"{ours} beats uniform, and gains more than with labels alone", (*wider, more)))
+    found.append(Question("Q5", "soft KD beats labels alone in the same time",
+                          (_less(f"{soft}@compute", f"{labels}@compute"),)))  # fmt: skip
+    terms = [_less(soft, labels), *(_less(f"plain:soft+{kind}", soft) for kind in ("mse", "spectral", "projector"))]
+    for loss in ("labels", "soft"):
+        gain = _less(f"plain/init:{loss}", f"plain:{loss}")
+        asks = f"first weights of the teacher are worth more than any term ({loss})"
+        found.append(Question("Q6", asks, tuple(_more(gain, term) for term in terms)))
+    return tuple(found)
+
+
+QUESTIONS = _questions()
+OTHERS = (
+    *(_less(f"plain:{kind}", "plain:labels") for kind in ("mse", "spectral", "projector")),
+    _less("lift:mse", "lift:labels"),
+    _less("widelast:spectral", "widelast:labels"),
+    _less("lift:labels", "plain:labels"),
+    _less("widelast:labels", "plain:labels"),
+    _less("lift/init:soft+spectral", "plain/init:soft"),
+)
+"""Differences that answer nothing; they are told without a correction."""

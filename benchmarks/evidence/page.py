@@ -1,0 +1,291 @@
+"""docs/evidence.md, docs/evidence/arms.md and their figures, from the committed lines of results alone.
+
+python benchmarks/evidence/page.py
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+import matplotlib as mpl
+import numpy as np
+from arms import ARMS, LEAST_LEAD, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
+from intervals import Answer, Difference, Results, answers, difference
+from matplotlib import pyplot as plt
+from run import RESULTS, Line, Lines, passed
+from scipy import stats
+
+from vitcompress.core.bits import unpacked
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+COMMAND = "    python benchmarks/evidence/page.py     # writes this page and its figures from the committed lines"
+ASKED = {
+    "Q1": "Does imitating features fail on a plain student?",
+    "Q2": "Does the repair let features teach?",
+    "Q3": "Does a repaired student beat a plain one that learns from the same teacher?",
+    "Q4": "Is it the repair, or the parameters and the head?",
+    "Q5": "Is a teacher worth its time?",
+    "Q6": "What decides more: first weights or the loss?",
+}
+CLAIM = ("Q2", "Q3")
+"""Questions that decide whether the papers' claim is supported."""
+IMAGES = ("letters", "fashion", "drawings")
+
+
+def results_of(study: str, lines: dict[str, Line]) -> dict[str, Results]:
+    """Which images each arm got right, by seed; ``ARM@compute`` trained for equal seconds."""
+    found: dict[str, Any] = {}
+    for line in lines.values():
+        if line["study"] == study and line["phase"] in ("seed", "compute"):
+            name = line["arm"] + ("@compute" if line["phase"] == "compute" else "")
+            found.setdefault(name, {})[line["seed"]] = unpacked(line["right"], line["test_images"])
+    return found
+
+
+def missing_of(arms: tuple[str, ...], results: dict[str, Results]) -> str:
+    """What keeps a question from being answered; empty where nothing does."""
+    lacking = [
+        f"{arm} ({len(results.get(arm, {}))} of {len(SEEDS)} seeds)"
+        for arm in arms
+        if not set(SEEDS) <= set(results.get(arm, {}))
+    ]
+    return ", ".join(lacking)
+
+
+Asked = list[tuple[Any, list[Difference], Answer]]
+
+
+def answered(results: dict[str, Results]) -> Asked:
+    """The questions whose arms all have their seeds, each with its differences and answer."""
+    ready = [question for question in QUESTIONS if not missing_of(question.arms, results)]
+    found = [[difference(one, results) for one in question.contrasts] for question in ready]
+    decided = answers([(every, question.swapped) for every, question in zip(found, ready, strict=True)], len(QUESTIONS))
+    return list(zip(ready, found, decided, strict=True))
+
+
+def _points(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def _in_words(contrast: dict[str, int]) -> str:
+    """`lift:soft - plain:soft`."""
+    terms = [f"{'-' if factor < 0 else '+'} {f'{abs(factor)} x ' if abs(factor) > 1 else ''}{arm}"
+             for arm, factor in sorted(contrast.items(), key=lambda one: -one[1])]  # fmt: skip
+    return " ".join(terms).removeprefix("+ ")
+
+
+def questions_table(results: dict[str, Results], found: Asked) -> list[str]:
+    """Rows of all twelve questions."""
+    rows = ["| | asked | difference | points [interval] | answer |", "| --- | --- | --- | --- | --- |"]
+    known = {question.asks: (every, answer) for question, every, answer in found}
+    for question in QUESTIONS:
+        if question.asks not in known:
+            why = missing_of(question.arms, results)
+            rows.append(f"| {question.name} | {question.asks} | | | not measured: {why} |")
+            continue
+        every, answer = known[question.asks]
+        for number, (contrast, one) in enumerate(zip(question.contrasts, every, strict=True)):
+            low, high = one.interval(answer.level)
+            head = f"| {question.name} | {question.asks} |" if not number else "| | |"
+            verdict = f"**{answer.verdict}** (p {answer.p:.2g})" if not number else ""
+            rows.append(
+                f"{head} {_in_words(contrast)} | {_points(one.mean)} [{_points(low)}, {_points(high)}] | {verdict} |"
+            )
+    return rows
+
+
+def others_table(results: dict[str, Results]) -> list[str]:
+    """Rows of the differences without a correction that are there."""
+    rows = ["| difference | points [95 %, not corrected] |", "| --- | --- |"]
+    for contrast in OTHERS:
+        if missing_of(tuple(contrast), results):
+            rows.append(f"| {_in_words(contrast)} | not measured |")
+            continue
+        one = difference(contrast, results)
+        low, high = one.interval()
+        rows.append(f"| {_in_words(contrast)} | {_points(one.mean)} [{_points(low)}, {_points(high)}] |")
+    return rows
+
+
+def teacher_words(study: str, lines: dict[str, Line]) -> str:
+    """The check on the teacher: each try, and the ceiling."""
+    mine = [line for line in lines.values() if line["study"] == study]
+    tries = [line for line in mine if line["phase"] == "teacher"]
+    ceiling = next((line for line in mine if line["phase"] == "ceiling"), None)
+    told = [
+        f"width {line['width']}, {line['parameters'] / 1e6:.2f} M parameters, {line['epochs']} epochs of "
+        f"{line['images']:,} images: {line['test']:.2f} % of *test*"
+        for line in tries
+    ]
+    text = "Teacher: " + ("; ".join(told) or "not measured") + ". "
+    text += f"Ceiling of the student ({ceiling['epochs']} epochs of labels): " if ceiling else "Ceiling: not measured."
+    if not ceiling:
+        return text
+    verdict = f"the teacher is {LEAST_LEAD:g} points above it or more, as the plan asks."
+    if passed(study, lines) is None:
+        verdict = f"no teacher is {LEAST_LEAD:g} points above it yet, so no arm with a teacher counts."
+    return f"{text}{ceiling['test']:.2f} %; {verdict}"
+
+
+def arms_table(study: str, lines: dict[str, Line]) -> list[str]:
+    """Rows of all arms: top-1, parameters, rate, epochs and seconds."""
+    rows = ["| arm | seeds | top-1 of *test* [95 %] | parameters | rate x | epochs | processor seconds |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    for name in (*ARMS, *(f"{arm}@compute" for arm in LONGER)):
+        arm, _, compute = name.partition("@")
+        phase = "compute" if compute else "seed"
+        mine = [line for line in lines.values() if (line["study"], line["phase"], line["arm"]) == (study, phase, arm)]
+        if not mine:
+            rows.append(f"| {name} | 0 | not measured | | | | |")
+            continue
+        top1 = [line["test"] for line in mine]
+        spread = ""
+        if len(top1) > 1 and np.std(top1) > 0:
+            low, high = stats.ttest_1samp(top1, 0).confidence_interval(0.95)
+            spread = f" [{low:.2f}, {high:.2f}]"
+        first, seconds = mine[0], np.mean([line["cpu_seconds"] for line in mine])
+        epochs = ", ".join(str(one) for one in sorted({line["epochs"] for line in mine}))
+        rows.append(f"| {name} | {len(mine)} | {np.mean(top1):.2f}{spread} | {first['parameters']:,} | "
+                    f"{first['factor']:g} | {epochs} | {seconds:.0f} |")  # fmt: skip
+    return rows
+
+
+def cost_words(study: str, lines: dict[str, Line]) -> str:
+    """How long a study took, on which machine, by which code."""
+    mine = [line for line in lines.values() if line["study"] == study]
+    if not mine:
+        return "not measured."
+    hours = sum(line["took_seconds"] for line in mine) / 3600
+    spent = sum(line["cpu_seconds"] for line in mine) / 3600
+    machines, commits = (sorted({line[key] for line in mine}) for key in ("machine", "commit"))
+    return (f"{len(mine)} trainings, {spent:.1f} processor hours of training, {hours:.1f} hours of a core in all, from "
+            f"{min(line['at'] for line in mine)} to {max(line['at'] for line in mine)}; {'; '.join(machines)}; code: "
+            f"{', '.join(commits)}.")  # fmt: skip
+
+
+def figure(study: str, found: Asked, path: Path) -> None:
+    """Draw the differences with their intervals."""
+    rows = [
+        (f"{question.name}  {_in_words(contrast)}", one, answer)
+        for question, every, answer in found
+        for contrast, one in zip(question.contrasts, every, strict=True)
+    ]
+    drawn, axes = plt.subplots(figsize=(9, 0.8 + 0.28 * len(rows)), layout="constrained")
+    for at, (_, one, answer) in enumerate(rows):
+        low, high = one.interval(answer.level)
+        axes.plot([low, high], [at, at], color="#3f51b5")
+        axes.plot([one.mean], [at], "o", color="#3f51b5", markersize=4)
+    for line, style in ((0.0, "-"), (0.5, ":")):
+        axes.axvline(line, color="grey", linewidth=0.8, linestyle=style)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{study}: points of top-1, corrected 95 % intervals")
+    drawn.savefig(path, metadata={"Date": None})
+    plt.close(drawn)
+
+
+def claim_words(verdicts: dict[str, dict[str, str]]) -> str:
+    """The plan's rule on the papers' claim, over the sets of images."""
+
+    def all_of(images: str, wanted: str) -> bool:
+        return any(
+            all(verdicts[study].get(name) == wanted for name in CLAIM)
+            for study in verdicts
+            if STUDIES[study].images == images
+        )
+
+    for wanted, words in (("for", "supported"), ("against", "refuted at this size")):
+        agreeing = [images for images in IMAGES if all_of(images, wanted)]
+        if len(agreeing) >= 2:
+            return f"**The claim is {words}**: Q2 and Q3 are answered *{wanted}* on {' and '.join(agreeing)}."
+    return (
+        "**The claim is not decided**: that needs Q2 and Q3 answered *for*, or *against*, in at least two of the three "
+        "sets of images."
+    )
+
+
+def together(found: Asked, name: str) -> str:
+    """One word for a question of several differences; `not measured` where one of them is."""
+    mine = [answer.verdict for question, _, answer in found if question.name == name]
+    if len(mine) < sum(question.name == name for question in QUESTIONS):
+        return "not measured" if not mine else "measured in part"
+    return mine[0] if len(set(mine)) == 1 else "mixed"
+
+
+def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[str, str]:
+    """The text of each page by its path below docs/."""
+    summary = ["| | asked | " + " | ".join(STUDIES) + " |", "| --- " * (2 + len(STUDIES)) + "|"]
+    detail: dict[str, str] = {}
+    verdicts: dict[str, dict[str, str]] = {}
+    sections = []
+    for study in STUDIES:
+        results = results_of(study, lines)
+        found = answered(results)
+        verdicts[study] = {name: together(found, name) for name in ASKED}
+        sections.append(f"**{study}**: {cost_words(study, lines)} {teacher_words(study, lines)} "
+                        f"[All arms and differences](evidence/arms-{study}.md).")  # fmt: skip
+        text = [f"# Evidence: {study}", "", "[The plan](plan.md) says what each arm and question is.", "", COMMAND, "",
+                teacher_words(study, lines), "", "## Questions", "",
+                "Intervals are the wider of Student's t over seeds and a paired bootstrap over images, at the level "
+                "that Holm's correction for the twelve questions gives.", "",
+                *questions_table(results, found), ""]  # fmt: skip
+        if found:
+            draw(study, found)
+            text += [f"![Differences and their intervals]({study}.svg)", ""]
+        text += ["Other differences answer nothing:", "", *others_table(results), ""]
+        text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
+        detail[f"evidence/arms-{study}.md"] = "\n".join([*text, *arms_table(study, lines), ""])
+    for name, asked in ASKED.items():
+        summary.append(f"| {name} | {asked} | " + " | ".join(verdicts[study][name] for study in STUDIES) + " |")
+    return {"evidence.md": _front(summary, sections, claim_words(verdicts)), **detail}
+
+
+def _front(summary: list[str], sections: list[str], claim: str) -> str:
+    others = [
+        f"- [{path.read_text().splitlines()[0].lstrip('# ')}](evidence/{path.name})"
+        for path in sorted((DOCS / "evidence").glob("*.md"))
+        if path.name != "plan.md" and not path.name.startswith("arms-")
+    ]
+    return "\n".join([
+        "# Evidence", "",
+        "Does distillation help a small ViT, how much, and do `lift` and `widelast` repair it? "
+        "[The plan](evidence/plan.md) was committed before the first training: data, arms, tests, and what counts as "
+        "*for* and *against*.", "",
+        claim, "", *summary, "",
+        "An answer holds for one set of images and teacher: short trainings of a network of 0.2 M parameters. *mixed*: "
+        "the differences of a question are answered differently; *not measured*: its trainings are not finished.", "",
+        "## Studies", "", *(f"- {section}" for section in sections), *([""] if others else []), *others, "",
+        "## Commands", "", COMMAND, "",
+        "    python benchmarks/evidence/run.py --work runs/evidence --jobs 2       # what is left, trained",
+        "    python benchmarks/evidence/run.py --work runs/evidence --left         # its expected core hours",
+        "    python benchmarks/evidence/run.py --work runs/evidence --again plain:labels 0  # the same answers?",
+        "", "The lines are in `arms.jsonl` of `benchmarks/results/evidence/`: one a training, with its seconds, "
+        "commit, machine and one bit for each image of *test*.", "",
+    ])  # fmt: skip
+
+
+@click.command(help=__doc__)
+def main() -> None:
+    """Write them."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "evidence"  # the same file each time
+    lines = Lines(RESULTS).read()
+
+    def draw(study: str, found: Asked) -> None:
+        figure(study, found, DOCS / "evidence" / f"{study}.svg")
+
+    for name, text in pages(lines, draw).items():
+        (DOCS / name).write_text(text)
+        click.echo(f"wrote {DOCS / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""The trainings of docs/evidence/plan.md by the product's own stages, one line of results for each that is finished.
+
+    python benchmarks/evidence/run.py --work runs/evidence --jobs 2 --only letters --minutes 300
+    python benchmarks/evidence/run.py --work runs/evidence --left               # what is left, and its core hours
+    python benchmarks/evidence/run.py --work runs/evidence --again plain:labels 0     # one of them again; the same?
+    python benchmarks/evidence/run.py --work runs/evidence --publish            # copies the lines to benchmarks/results
+
+A training is one process of one thread; several commands on one --work share what is left, and any may be killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+from arms import (
+    ARMS,
+    FACTORS,
+    LEAST_LEAD,
+    LIVE,
+    LONGER,
+    SEEDS,
+    STUDIES,
+    TUNING_SEED,
+    asks_teacher,
+    needs_teacher,
+)
+
+from vitcompress.core.errors import CompressError, RunInterrupted
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "arms.jsonl"
+Line = dict[str, Any]
+LEADER = LIVE[0]
+"""The arm that goes first of a seed: it keeps the teacher's answers that the others read."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training."""
+
+    study: str
+    phase: str
+    """`tune`, `live` (teacher in every step), `ceiling`, `teacher`, `seed` or `compute`."""
+    arm: str
+    seed: int = 0
+    factor: float | None = None
+    """Of the learning rate; None: the arm's best on *choose*."""
+
+    @property
+    def key(self) -> str:
+        """Its name among the lines."""
+        return f"{self.study} {self.phase} {self.arm} {self.seed}" + (f" x{self.factor:g}" if self.factor else "")
+
+    @property
+    def folder(self) -> str:
+        """A folder's name."""
+        return self.key.replace("/", "-").replace(":", "-").replace(" ", "_")
+
+    @property
+    def cached(self) -> bool:
+        """Whether the teacher's answers are kept: one view an epoch, so that they are those of the live teacher."""
+        return self.phase in ("tune", "seed") and asks_teacher(self.arm)
+
+
+def cells_of(study: str) -> list[Cell]:
+    """All trainings, in their order: tuning, whole seeds one after the other, then what no question asks for."""
+    order = sorted(ARMS, key=lambda arm: (needs_teacher(arm), arm != LEADER))
+    first = [Cell(study, "tune", "plain:labels", TUNING_SEED, factor) for factor in FACTORS]
+    tries = [Cell(study, "teacher", f"try-{number}") for number in range(len(STUDIES[study].tries))]
+    tune = [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in order for factor in FACTORS]
+    live = [Cell(study, "live", arm, TUNING_SEED, 1.0) for arm in LIVE]
+    seeds = [
+        Cell(study, phase, arm, seed)
+        for seed in SEEDS
+        for phase, arms in (("seed", order), ("compute", LONGER[:2]))
+        for arm in arms
+    ]
+    seeds += [Cell(study, "compute", arm, seed) for seed in SEEDS for arm in LONGER[2:]]
+    return list(dict.fromkeys([tries[0], *first, Cell(study, "ceiling", "plain:labels"), *tries, *tune, *live, *seeds]))
+
+
+class Lines:
+    """The lines of results by key, read from a file that is only ever appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Line]:
+        """All of them; a last line that a kill cut off is left out."""
+        found: dict[str, Line] = {}
+        for text in self.path.read_text().splitlines() if self.path.is_file() else ():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            found.setdefault(line["key"], line)
+        return found
+
+    def append(self, line: Line) -> None:
+        """Add one, in one write."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            cut = self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n")
+            file.write((b"\n" if cut else b"") + json.dumps(line).encode() + b"\n")
+
+
+def passed(study: str, lines: dict[str, Line]) -> int | None:
+    """Which try of the teacher beats the ceiling by the plan's points; None where that is not known yet."""
+    ceiling = lines.get(Cell(study, "ceiling", "plain:labels").key)
+    for number in range(len(STUDIES[study].tries)):
+        line = lines.get(Cell(study, "teacher", f"try-{number}").key)
+        if ceiling and line and line["test"] >= ceiling["test"] + LEAST_LEAD:
+            return number
+    return None
+
+
+def best_factor(study: str, arm: str, lines: dict[str, Line]) -> float | None:
+    """The factor that is best on *choose*, the first of ``FACTORS`` among equal ones; None before all are tried."""
+    found = [lines.get(Cell(study, "tune", arm, TUNING_SEED, factor).key) for factor in FACTORS]
+    tried = [line["choose"] for line in found if line]
+    return FACTORS[tried.index(max(tried))] if len(tried) == len(FACTORS) else None
+
+
+def ready(cell: Cell, lines: dict[str, Line]) -> bool:
+    """Whether all that a training needs is there."""
+    study, number = cell.study, passed(cell.study, lines)
+    if cell.phase == "teacher":
+        tries = [Cell(study, "teacher", f"try-{at}").key in lines for at in range(int(cell.arm[4:]))]
+        ceiling = Cell(study, "ceiling", "plain:labels").key in lines
+        return cell.arm == "try-0" or (all(tries) and ceiling and number is None)
+    if number is None and (cell.phase == "live" or needs_teacher(cell.arm)):
+        return False
+    if cell.factor is None and best_factor(study, cell.arm, lines) is None:
+        return False
+    if cell.phase == "compute":
+        return longer(cell, lines) is not None
+    if cell.cached and (cell.arm, cell.factor) not in ((LEADER, None), (LEADER, 1.0)):
+        return Cell(study, cell.phase, LEADER, cell.seed, cell.factor and 1.0).key in lines
+    return True
+
+
+def longer(cell: Cell, lines: dict[str, Line]) -> int | None:
+    """Epochs that take the processor's seconds of the first of ``LIVE``; None before both are measured."""
+    goal = lines.get(Cell(cell.study, "live", LIVE[0], TUNING_SEED, 1.0).key)
+    own = lines.get(Cell(cell.study, "live" if asks_teacher(cell.arm) else "tune", cell.arm, TUNING_SEED, 1.0).key)
+    epochs = STUDIES[cell.study].epochs
+    return max(epochs, round(epochs * goal["cpu_seconds"] / own["cpu_seconds"])) if goal and own else None
+
+
+@contextmanager
+def claimed(work: Path, name: str, wait: bool = False) -> Iterator[bool]:
+    """Whether this process alone has the training of this name; the claim ends with the process, however it ends."""
+    path = work / "claims" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
+    """Train what is ready and nobody else has begun, until there is no more or the clock (of time.time) says so."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    from trainings import carry_out
+
+    failed: set[str] = set()
+    while time.time() < until:
+        found, busy = lines.read(), False
+        for cell in cells:
+            if cell.key in found or cell.key in failed or needless(cell, found) or not ready(cell, found):
+                continue
+            with claimed(work, cell.folder) as mine:
+                busy |= not mine
+                if not mine or cell.key in lines.read():
+                    continue
+                click.echo(f"{time.strftime('%H:%M:%S')} {cell.key}", err=True)
+                try:
+                    line = carry_out(work, cell, found)
+                except RunInterrupted:
+                    raise
+                except CompressError as error:
+                    failed.add(cell.key)
+                    click.echo(f"{cell.key} failed: {error}", err=True)
+                    break
+                lines.append(line)
+                click.echo(f"{cell.key}: {line['cpu_seconds']:.0f} s, {line['choose']:.2f} % of choose", err=True)
+                break
+        else:
+            if not busy:
+                return
+            time.sleep(10)  # another process has what the rest waits for
+
+
+def needless(cell: Cell, lines: dict[str, Line]) -> bool:
+    """Whether it is a further try of a teacher that has passed, or needs one when all tries have failed."""
+    number = passed(cell.study, lines)
+    if cell.phase == "teacher":
+        return number is not None and int(cell.arm[4:]) > number
+    failed = number is None and all(
+        Cell(cell.study, phase, arm).key in lines
+        for phase, arm in (("ceiling", "plain:labels"), ("teacher", f"try-{len(STUDIES[cell.study].tries) - 1}"))
+    )
+    return failed and (cell.phase in ("live", "compute") or needs_teacher(cell.arm))
+
+
+def expected(cell: Cell, lines: dict[str, Line]) -> float | None:
+    """Processor seconds that a training is expected to take, from those that are there."""
+    mine = [line for line in lines.values() if line["study"] == cell.study and line["phase"] != "teacher"]
+    if cell.phase in ("teacher", "ceiling") or not mine:
+        return None
+    if cell.phase == "compute":
+        goal = lines.get(Cell(cell.study, "live", LIVE[0], TUNING_SEED, 1.0).key)
+        return float(goal["cpu_seconds"]) if goal else None
+    same = [line for line in mine if line["arm"] == cell.arm and line["phase"] in ("tune", "seed")]
+    like = [line for line in mine if asks_teacher(line["arm"]) == asks_teacher(cell.arm) and line["phase"] != "ceiling"]
+    return median(line["cpu_seconds"] for line in same or like or mine)
+
+
+def tell_left(cells: list[Cell], lines: dict[str, Line]) -> None:
+    """Print what is left and how long it is expected to take."""
+    left = [cell for cell in cells if cell.key not in lines and not needless(cell, lines)]
+    seconds = [expected(cell, lines) for cell in left]
+    for cell, one in zip(left, seconds, strict=True):
+        click.echo(f"{cell.key:<60} " + (f"{one:6.0f} s" if one else "     ? s"))
+    known = sum(one for one in seconds if one)
+    click.echo(f"{len(left)} of {len(cells)} trainings left, {known / 3600:.1f} core hours; unknown: "
+               f"{sum(one is None for one in seconds)}")  # fmt: skip
+
+
+def compare(work: Path, study: str, arm: str, seed: int) -> bool:
+    """Train one arm again, apart, by the lines that are committed; whether the answers to *test* are the same."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    from trainings import carry_out
+
+    lines = Lines(RESULTS).read()
+    cell = Cell(study, "seed", arm, seed)
+    if cell.key not in lines:
+        raise click.UsageError(f"{RESULTS} has no line '{cell.key}'; arms: {', '.join(ARMS)}; seeds: {SEEDS}.")
+    if needs_teacher(arm) and not list(work.glob(f"runs/{study}_teacher_*/teacher/model.safetensors")):
+        raise click.UsageError(f"{work} has no teacher for '{arm}': first train it with --only {study} --minutes 1.")
+    then, now = lines[cell.key], carry_out(work, cell, lines, "again")
+    same = then["right"] == now["right"]
+    click.echo(f"{cell.key}: then {then['test']:.3f} %, now {now['test']:.3f} % of test; "
+               f"{'the same' if same else 'NOT the same'} answers to {now['test_images']} images")  # fmt: skip
+    return same
+
+
+@click.command(help=__doc__)
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)
+@click.option("--only", "studies", multiple=True, type=click.Choice(list(STUDIES)), help="Repeatable.")
+@click.option("--arms", help="Only these, with commas.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--until", help="HH:MM; nothing is begun after it.")
+@click.option("--minutes", type=float, help="Likewise.")
+@click.option("--left", is_flag=True, help="Only tell what is left.")
+@click.option("--again", nargs=2, metavar="ARM SEED", help="Only train this again, and compare.")
+@click.option("--publish", is_flag=True, help=f"Only copy the lines to {RESULTS.relative_to(ROOT)}.")
+def main(work: Path, studies: tuple[str, ...], arms: str | None, jobs: int, until: str | None, minutes: float | None,
+         left: bool, again: tuple[str, str] | None, publish: bool) -> None:  # fmt: skip
+    """Carry out what is asked for."""
+    work, lines = work.resolve(), Lines(work.resolve() / "arms.jsonl")
+    names = studies or tuple(STUDIES)
+    if again:
+        sys.exit(0 if compare(work, names[0], again[0], int(again[1])) else 1)
+    if publish:
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(lines.path, RESULTS)
+        return
+    wanted = {*arms.split(","), "plain:labels", LEADER} if arms else set(ARMS)
+    cells = [cell for name in names for cell in cells_of(name) if cell.phase == "teacher" or cell.arm in wanted]
+    if left:
+        return tell_left(cells, lines.read())
+    end = time.time() + 60 * minutes if minutes else float("inf")
+    if until:
+        at = datetime.combine(datetime.now().date(), datetime.strptime(until, "%H:%M").time())
+        end = min(end, (at if at > datetime.now() else at + timedelta(days=1)).timestamp())
+    if jobs > 1:
+        command = [sys.executable, __file__, "--work", str(work), *(f"--only={name}" for name in names)]
+        command += [f"--arms={arms}"] if arms else []
+        command += [f"--minutes={(end - time.time()) / 60}"] if end < float("inf") else []
+        workers = [subprocess.Popen(command) for _ in range(jobs)]
+        codes = [worker.wait() for worker in workers]
+        sys.exit(max(codes, key=abs))
+    work_off(work, cells, lines, end)
+    tell_left(cells, lines.read())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""One training of `run.py` and its line of results."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from arms import ARMS, BATCH, CEILING, SIZE, STUDENT, STUDIES, needs_teacher
+from code_version import code_version
+from data import SETS
+from real_cells import staged
+from real_data import weights
+
+from vitcompress.core.bits import packed
+from vitcompress.core.images import open_image
+from vitcompress.core.machine import processor
+from vitcompress.pipeline.config import load_layer, merge, validate, with_absolute_paths
+from vitcompress.stages.images.loaders import eval_input
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
+
+if TYPE_CHECKING:
+    from run import Cell, Line
+
+
+def config_of(study: str, images: Path, *, teacher: dict[str, Any], seed: int = 0, **sets: Any) -> Any:
+    """The recipe `folder` with what the plan says of all trainings, and these settings."""
+    data: dict[str, Any] = {"source": str(images), "augment": {"normalize_on": "device"}}
+    if not STUDIES[study].flip:
+        data["augment"]["hflip"] = 0.0
+    asked = {
+        "seed": seed, "device": "cpu", "threads": 1, "workers": 0, "image_size": SIZE, "data": data, "teacher": teacher,
+        "student": {**STUDENT, "strategy": "plain", "init": "random"}, "export": {"target": ["onnx"]},
+        "analysis": {"images": 0}, "distill": {"epochs": STUDIES[study].epochs, "batch_size": BATCH},
+    }  # fmt: skip
+    return with_absolute_paths(validate(merge(merge(load_layer("folder"), asked), sets)))
+
+
+def carry_out(work: Path, cell: Cell, lines: dict[str, Line], place: str = "runs") -> Line:
+    """Train in a folder below ``work/place``, judge where the plan says so, and return the line."""
+    from run import claimed
+
+    torch.set_num_threads(1)
+    name = STUDIES[cell.study].images
+    with claimed(work, f"images-{name}", wait=True):
+        images = SETS[name](work / "images")
+    began = time.monotonic()
+    found = _teacher(work, cell, images) if cell.phase == "teacher" else _student(work, cell, images, lines, place)
+    about = {"key": cell.key, "study": cell.study, "phase": cell.phase, "arm": cell.arm, "seed": cell.seed}
+    return about | found | {
+        "took_seconds": round(time.monotonic() - began, 1),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": code_version(),
+        "machine": f"{processor()}, 1 thread",
+    }  # fmt: skip
+
+
+def _spent() -> float:
+    """Processor seconds of this process and of those that it started and have ended."""
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def _teacher(work: Path, cell: Cell, images: Path) -> Line:
+    """The teacher, trained on its own images; a kill costs a minute."""
+    study, folder = STUDIES[cell.study], work / "runs" / cell.folder
+    settings = dict(study.tries[int(cell.arm[4:])])
+    if study.pretrained:
+        settings["weights"] = str(weights(work / "images"))
+    source = images if study.pretrained else images / "teacher"
+    before = _spent()
+    runner, resolved, _ = staged(config_of(cell.study, source, teacher=settings), folder, ("teacher",))
+    record = runner.records["teacher"]
+    spent, metrics = _spent() - before, runner.run.metrics()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return {
+        "epochs": record.epochs,
+        "lr": resolved.teacher.lr,
+        "width": record.width,
+        "parameters": record.cost.parameters,
+        "images": runner.records["data"].train_images,
+        "seconds": max((line["seconds"] for line in metrics if line["training"] == "teacher"), default=0.0),
+        "cpu_seconds": round(spent, 1),
+        "choose": record.val_top1,
+        **judged(record.model, record.weights, record.preprocess, folder, images),
+    }
+
+
+def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, Any]]:
+    """A run of this seed that has read the data and has the teacher, and its settings of the teacher.
+
+    What learns from labels alone, from random weights, takes of the teacher its width alone: for that one will do of
+    which an epoch trains nothing but the classifier.
+    """
+    tried = STUDIES[cell.study].tries[number or 0]
+    settings = {key: tried[key] for key in ("model", "args")}
+    if not needs_teacher(cell.arm):
+        shape = {"init": "scratch", "epochs": 1, "freeze": "all but head", "batch_size": BATCH}
+        return work / "runs" / f"{cell.study}_shape_{cell.seed}", settings | shape
+    file = work / "runs" / f"{cell.study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
+    return work / "runs" / f"{cell.study}_base-{number}_{cell.seed}", settings | {"init": "file", "weights": str(file)}
+
+
+def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place: str) -> Line:
+    """A student, from the beginning: what a killed process left is removed."""
+    from run import best_factor, claimed, longer, passed
+
+    study, arm = STUDIES[cell.study], ARMS[cell.arm]
+    base, teacher = _base(work, cell, passed(cell.study, lines))
+    with claimed(work, base.name, wait=True):
+        staged(config_of(cell.study, images, teacher=teacher, seed=cell.seed), base, ("teacher",))
+    folder = work / place / cell.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    epochs = study.epochs * CEILING if cell.phase == "ceiling" else study.epochs
+    epochs = longer(cell, lines) or epochs if cell.phase == "compute" else epochs
+    distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
+    # A training that is killed begins again; and all are compiled, or none.
+    distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
+    cache = work / "cache" / f"{cell.study}-{cell.seed}"
+    if cell.cached:
+        distill |= {"views": epochs, "cache": {"folder": str(cache)}}
+
+    def config(**more: Any) -> Any:
+        return config_of(cell.study, images, teacher=teacher, seed=cell.seed, student=arm["student"],
+                         distill=distill | more)  # fmt: skip
+
+    _, resolved, _ = staged(config(), folder, ("teacher", "student"), base)
+    factor = cell.factor or best_factor(cell.study, cell.arm, lines) or 1.0
+    lr = float(f"{factor * resolved.distill.lr:.3g}")
+    before = _spent()
+    runner, resolved, _ = staged(config(lr=lr), folder, ("teacher", "student", "distill"), base)
+    spent, record, student = _spent() - before, runner.records["distill"], runner.records["student"]
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    test = {} if cell.phase in ("tune", "live") else judged(
+        record.model, record.weights, student.preprocess, folder, images
+    )  # fmt: skip
+    return {
+        "factor": factor,
+        "lr": lr,
+        "epochs": record.epochs,
+        "steps": record.steps,
+        "images": runner.records["data"].train_images,
+        "parameters": student.cost.parameters,
+        "augment": resolved.distill.augmentation.identity(),
+        "seconds": round(record.seconds, 1),
+        "cpu_seconds": round(spent, 1),
+        "cached": cell.cached,
+        "precision": record.precision,
+        "weights": record.chosen,
+        "losses": record.losses,
+        "choose": getattr(record, f"val_top1_{record.chosen}"),
+        **test,
+    }
+
+
+def judged(model: Any, file: Any, spec: Any, root: Path, images: Path) -> Line:
+    """Top-1 of the weights on *test*, percent, and each image's answer: right or not, by class and file name."""
+    network = load_own(build_model(model), file, root).eval()
+    classes = sorted(path.name for path in (images / "train").iterdir())
+    files = sorted((images / "test").glob("*/*.png"))
+    right: list[Any] = []
+    with torch.inference_mode():
+        for at in range(0, len(files), 256):
+            part = files[at : at + 256]
+            batch = torch.stack([eval_input(spec, open_image(path)) for path in part])
+            labels = np.array([classes.index(path.parent.name) for path in part])
+            right.append(network(batch).argmax(1).numpy() == labels)
+    found = np.concatenate(right)
+    return {"test": 100 * float(found.mean()), "test_images": len(found), "right": packed(found)}

@@ -1,0 +1,236 @@
+"""benchmarks/evidence: the answers' statistics, the questions' differences, the order of trainings, the typefaces."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "evidence"))
+
+import arms
+import data
+import intervals
+import page
+import run
+
+IMAGES = 4000
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 1999)
+
+
+def results(**top1: list[float]) -> dict[str, dict[int, Any]]:
+    """Arms of these top-1 by seed; what is right for less is right for more, so that images are paired."""
+    order = np.random.default_rng(1).permutation(IMAGES)
+    return {
+        arm: {seed: order < IMAGES * value / 100 for seed, value in enumerate(values)} for arm, values in top1.items()
+    }
+
+
+NOISE = [0.0, 0.2, -0.1, 0.1, -0.2]
+
+
+def shifted(points: float) -> list[float]:
+    return [70 + points + noise for noise in NOISE]
+
+
+def test_interval_over_seeds_is_students_t_where_it_is_the_wider() -> None:
+    found = intervals.difference({"a": 1, "b": -1}, results(a=[70, 72, 74, 71, 73], b=[70, 70, 70, 70, 70]))
+    theirs = stats.ttest_1samp(found.by_seed, 0).confidence_interval(0.95)
+    assert found.mean == pytest.approx(2.0)
+    assert found.interval() == pytest.approx((theirs.low, theirs.high))
+
+
+def test_interval_over_images_is_taken_where_it_is_the_wider() -> None:
+    found = intervals.difference({"a": 1, "b": -1}, results(a=[72] * 4 + [72.025], b=[70] * 5))
+    error = found.by_image.std() / np.sqrt(IMAGES)
+    assert found.interval() == pytest.approx((2.005 - 1.96 * error, 2.005 + 1.96 * error), abs=0.05)
+
+
+def test_fewer_than_two_common_seeds_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least two seeds"):
+        intervals.difference({"a": 1, "b": -1}, {**results(a=[70, 71]), "b": {1: np.ones(IMAGES, bool)}})
+
+
+@pytest.mark.parametrize(("points", "swapped", "verdict"), [
+    (3.0, False, "for"), (3.0, True, "against"), (-3.0, False, "against"), (-3.0, True, "for"),
+    (0.45, False, "not decided"),
+])  # fmt: skip
+def test_verdict(points: float, swapped: bool, verdict: str) -> None:
+    known = results(a=shifted(points), b=[70] * 5)
+    (found,) = intervals.answers([([intervals.difference({"a": 1, "b": -1}, known)], swapped)], family=12)
+    assert found.verdict == verdict
+
+
+def test_all_differences_of_a_question_must_hold() -> None:
+    known = results(a=shifted(3.0), b=[70] * 5, c=[72.0, 73.5, 72.6, 73.0, 72.4])
+    both = [intervals.difference({"a": 1, other: -1}, known) for other in "bc"]
+    found = intervals.answers([(both[:1], False), (both, False)], family=2)
+    assert [one.verdict for one in found] == ["for", "not decided"]
+
+
+def test_correction_is_holms() -> None:
+    known = results(b=[70] * 5, **{f"a{at}": shifted(0.8 + at) for at in range(3)})
+    differences = [intervals.difference({f"a{at}": 1, "b": -1}, known) for at in range(3)]
+    found = intervals.answers([([one], False) for one in differences], family=3)
+    raw = np.array([one.above(0.0) for one in differences])
+    order = np.argsort(raw, kind="stable")
+    holm = np.minimum(1, np.maximum.accumulate(raw[order] * [3, 2, 1]))
+    assert [found[at].p for at in order] == pytest.approx(holm)
+    assert [found[at].level for at in order] == pytest.approx([0.05 / 3, 0.05 / 2, 0.05])
+
+
+def test_there_are_the_plans_twelve_questions_of_arms_that_are_trained() -> None:
+    counts = [sum(one.name == f"Q{number}" for one in arms.QUESTIONS) for number in range(1, 7)]
+    assert counts == [3, 2, 2, 2, 1, 2]
+    trained = {*arms.ARMS, *(f"{arm}@compute" for arm in arms.LONGER)}
+    assert {arm for one in arms.QUESTIONS for arm in one.arms} <= trained
+    assert all(sum(one.values()) == 0 for question in arms.QUESTIONS for one in question.contrasts)
+
+
+def line(cell: run.Cell, **more: Any) -> dict[str, Any]:
+    about = {"key": cell.key, "study": cell.study, "phase": cell.phase, "arm": cell.arm, "seed": cell.seed}
+    return {**about, "cpu_seconds": 100.0, "choose": 50.0, "test": 50.0, **more}
+
+
+def played(until: str = "") -> list[run.Cell]:
+    """The order in which one process trains: the first that is ready, as long as there is one."""
+    cells, lines, order = run.cells_of("letters"), dict[str, Any](), list[run.Cell]()
+    while cell := next((one for one in cells if one.key not in lines and not run.needless(one, lines)
+                        and run.ready(one, lines)), None):  # fmt: skip
+        order.append(cell)
+        lines[cell.key] = line(cell, test=60.0 if cell.phase == "teacher" else 50.0)
+        if cell.key == until:
+            break
+    return order
+
+
+def test_all_is_trained_once_and_seeds_are_balanced() -> None:
+    order = played()
+    assert len(order) == len(set(order)) == 1 + 1 + 2 + 3 * len(arms.ARMS) + 5 * (len(arms.ARMS) + len(arms.LONGER))
+    seeds = [cell.seed for cell in order if cell.phase == "seed" and arms.needs_teacher(cell.arm)]
+    assert seeds == sorted(seeds)
+
+
+def test_a_teacher_below_the_ceiling_is_tried_again_and_then_given_up() -> None:
+    lines = {cell.key: line(cell) for cell in run.cells_of("letters") if cell.phase in ("ceiling", "teacher")}
+    assert run.passed("letters", lines) is None
+    left = [cell for cell in run.cells_of("letters") if cell.key not in lines and not run.needless(cell, lines)]
+    assert left
+    assert not any(arms.needs_teacher(cell.arm) for cell in left)
+    second = run.Cell("letters", "teacher", "try-1")
+    del lines[second.key]
+    assert run.ready(second, lines)
+
+
+def test_best_rate_is_that_of_the_choosing_images() -> None:
+    tune = {factor: run.Cell("letters", "tune", "lift:soft", 100, factor) for factor in arms.FACTORS}
+    lines = {cell.key: line(cell, choose=40 + factor) for factor, cell in tune.items()}
+    assert run.best_factor("letters", "lift:soft", lines) == 2.0
+    del lines[tune[0.5].key]
+    assert run.best_factor("letters", "lift:soft", lines) is None
+
+
+def test_a_claim_is_one_processs_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
+    with run.claimed(tmp_path, "one") as first, run.claimed(tmp_path, "one") as second:
+        assert (first, second) == (True, False)
+    lines = run.Lines(tmp_path / "arms.jsonl")
+    lines.append({"key": "a"})
+    with lines.path.open("a") as file:
+        file.write('{"key": "b", "test')
+    lines.append({"key": "c"})
+    assert list(lines.read()) == ["a", "c"]
+
+
+def test_no_typeface_is_in_two_parts() -> None:
+    parts = data.split(data.PACKAGES)
+    assert parts["more"] == parts["train"]
+    apart = [*parts["train"], *parts["val"], *parts["test"]]
+    assert sorted(apart) == sorted(data.PACKAGES)
+    assert len({package for group in data.PACKAGES for package in group.split("+")}) > 60
+
+
+def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
+    from vitcompress.core.bits import packed
+
+    random = np.random.default_rng(0)
+    lines: dict[str, Any] = {}
+    more = {"parameters": 1, "factor": 1.0, "epochs": 1, "took_seconds": 3600.0, "at": "now", "commit": "c", "width": 9}
+    for cell in played():
+        right = random.random(500) < (0.8 if cell.arm.startswith("lift:soft+") else 0.6)
+        judged = {"right": packed(right), "test_images": 500, "machine": "m", "images": 7, **more}
+        lines[cell.key] = line(cell, **judged, test=100 * right.mean())
+    drawn: list[str] = []
+    found = page.pages(lines, lambda study, asked: drawn.append(study))
+    assert set(found) == {"evidence.md", *(f"evidence/arms-{study}.md" for study in arms.STUDIES)}
+    assert drawn == ["letters"]
+    assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
+    rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
+    assert "**for**" in rows[0]
+    del lines[run.Cell("letters", "seed", "lift:soft+spectral", 4).key]
+    without = page.pages(lines, lambda study, asked: None)["evidence/arms-letters.md"]
+    assert "not measured: lift:soft+spectral (4 of 5 seeds)" in without
+    assert all(len(text.split()) < 1500 for text in found.values())
+
+
+def tiny(folder: Path) -> Path:
+    """Four classes of noise around a grey of their own."""
+    made, random = folder / "tiny", np.random.default_rng(0)
+    for part, each in (("train", 16), ("val", 8), ("test", 8)):
+        for name in range(4 if not made.joinpath(part).exists() else 0):
+            (made / part / str(name)).mkdir(parents=True)
+            for index in range(each):
+                grey = np.clip(random.normal(50 + 50 * name, 10, (40, 40)), 0, 255).astype(np.uint8)
+                Image.fromarray(grey).save(made / part / str(name) / f"{part}{index}.png")
+    if not (made / "teacher").exists():
+        (made / "teacher").mkdir()
+        for part in ("train", "val"):
+            (made / "teacher" / part).symlink_to(made / part)
+    return made
+
+
+def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainings
+
+    teacher = {**arms.STUDIES["letters"].tries[0], "epochs": 8, "batch_size": 16, "lr": 0.01, "compile": "off"}
+    teacher["args"] = {**teacher["args"], "embed_dim": 96, "num_heads": 6}
+    study = replace(arms.STUDIES["letters"], images="tiny", epochs=2, tries=(teacher,))
+    monkeypatch.setitem(arms.STUDIES, "tiny", study)
+    monkeypatch.setitem(data.SETS, "tiny", tiny)
+    monkeypatch.setattr(trainings, "BATCH", 16)
+    lines: dict[str, Any] = {run.Cell("tiny", "ceiling", "plain:labels").key: {"test": 0.0}}
+
+    def train(phase: str, arm: str, seed: int = 100, factor: float | None = 1.0) -> dict[str, Any]:
+        cell = run.Cell("tiny", phase, arm, seed, factor)
+        assert run.ready(cell, lines)
+        lines[cell.key] = trainings.carry_out(tmp_path, cell, lines)
+        return lines[cell.key]
+
+    assert train("teacher", "try-0", 0, None)["test"] > 50
+    labels = train("tune", "plain:labels")
+    assert "test" not in labels
+    for arm in TINY:
+        found = train("tune", arm)
+        assert found["cached"]
+        assert (tmp_path / "cache" / "tiny-100").is_dir()
+    lives = [train("live", arm) for arm in arms.LIVE]
+    assert not any(one["cached"] for one in lives)
+    for factor in (0.5, 2.0):
+        train("tune", "plain:labels", factor=factor)
+    longer = train("compute", "plain:labels", 0, None)
+    assert longer["epochs"] >= 2
+    once, again = (train("seed", "plain:labels", 0, None) for _ in range(2))
+    assert once["right"] == again["right"]
+    assert longer["test_images"] == 32
+
+
+TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral")
