@@ -65,11 +65,10 @@ RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Targets, and the packages that run their files."""
 INSTRUCTIONS = {
     "AVX2": ("avx2",),
-    "AVX-512": ("avx512f",),
     "VNNI": ("avx512_vnni", "avx_vnni"),
     "AMX": ("amx_int8", "amx_tile"),
 }
-"""What a processor multiplies with, and the flags of Linux that tell of it."""
+"""What a processor multiplies with, the best last, and the flags of Linux that tell of it."""
 AGAIN = "again"
 PLAIN = ("plain", "timm", "fp32")
 
@@ -86,6 +85,7 @@ class File:
     path: Path
     difference: float
     """Largest of a logit from torch's."""
+    bytes: int
 
     @property
     def name(self) -> str:
@@ -134,7 +134,9 @@ def files_of(name: str, exporter: str, images: NDArray[np.float32], folder: Path
                 continue
             if precision == "fp32" and not difference <= AGREE:
                 raise SystemExit(f"{about} differs from torch by {difference:.2g} in logits; no times are told.")
-            yield File(**about, path=path, difference=difference)  # type: ignore[arg-type]
+            parts = {path, path.with_suffix(".bin")} if runtime == "openvino" else {path}
+            size_of = sum(one.stat().st_size for one in parts)
+            yield File(**about, path=path, difference=difference, bytes=size_of)  # type: ignore[arg-type]
 
 
 def _int8(fp32: Path, exporter: str, images: NDArray[np.float32]) -> Path:
@@ -177,8 +179,7 @@ def rows_of(files: Sequence[File], found: Measurement) -> Iterator[dict[str, Any
         base = {key: f"{', '.join(names)}, {file.runtime}" for key, names in bases.items()}
         medians = found.medians[file.name]
         yield {
-            **{key: getattr(file, key) for key in ("network", "export", "precision", "runtime", "difference")},
-            "bytes": sum(one.stat().st_size for one in {file.path, file.path.with_suffix(".bin")} if one.is_file()),
+            **{key: getattr(file, key) for key in ("network", "export", "precision", "runtime", "difference", "bytes")},
             "ms": median_interval(found.samples(file.name), medians, BOOTSTRAP, 0),
             **{key: speedup_interval(found.medians[name], medians, BOOTSTRAP, 0) for key, name in base.items()},
         }
