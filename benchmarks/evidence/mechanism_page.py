@@ -114,8 +114,7 @@ def students(lines: Sequence[Line], teachers_: Sequence[Line], figures: Path) ->
         text += [
             f"![{study}: every arm beside its teacher](../images/mechanism-{study}.png)",
             "",
-            f"{study}, seeds: {seeds}. Last taps: hollow before training, filled after it, dashed the teacher; at the "
-            "right every layer after training.",
+            f"{study}, seeds: {seeds}. Last taps: hollow before training, filled after it, dashed the teacher.",
             "",
         ]
     return "\n".join(text)
@@ -123,8 +122,8 @@ def students(lines: Sequence[Line], teachers_: Sequence[Line], figures: Path) ->
 
 def draw_arms(lines: Sequence[Line], teacher: Line) -> Figure:
     """Draw MEASURES by arm, means over seeds, and CKA of every layer with the teacher's layer at that depth."""
-    figure = Figure(figsize=(15, 6.5), layout="constrained")
-    *axes, curves = figure.subplots(1, len(MEASURES) + 1, width_ratios=[*[1] * len(MEASURES), 1.5])
+    figure = Figure(figsize=(14, 6.5), layout="constrained")
+    *axes, by_layer = figure.subplots(1, len(MEASURES) + 1, width_ratios=[*[1] * len(MEASURES), 1.5])
     arms = list(dict.fromkeys(line["arm"] for line in lines))
     for axis, (title, value) in zip(axes, MEASURES.items(), strict=True):
         for when, face in (("before", "none"), ("after", "tab:blue")):
@@ -132,19 +131,21 @@ def draw_arms(lines: Sequence[Line], teacher: Line) -> Figure:
             means = [float(np.mean(found)) if found else np.nan for found in of_arm]
             axis.scatter(means, range(len(arms)), facecolors=face, edgecolors="tab:blue")
         axis.set(title=title, yticks=range(len(arms)), yticklabels=arms if axis is axes[0] else [])
-        axis.invert_yaxis()
+        axis.set_ylim(len(arms) - 0.5, -0.5)
         axis.grid(alpha=0.3)
     axes[-1].axvline(MEASURES["own directions / width"](teacher), color="black", linestyle="--")
-    for number, arm in enumerate(arms):
+    rows = []
+    for arm in arms:
         of_layers = [line["cka"] for line in lines if (line["arm"], line["when"]) == (arm, "after")]
-        if of_layers:
-            mean = np.mean(of_layers, axis=0)
-            depth = np.linspace(0, 1, len(mean))
-            like = mean[np.arange(len(mean)), np.rint(depth * (mean.shape[1] - 1)).astype(int)]
-            curves.plot(depth, like, ("-", "--", ":")[number // 10 % 3], color=f"C{number % 10}", marker=".", label=arm)
-    curves.set(title="CKA, layer by layer", xlabel="depth, first block to last")
-    curves.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    curves.grid(alpha=0.3)
+        mean = np.mean(of_layers, axis=0) if of_layers else np.full(np.shape(lines[0]["cka"]), np.nan)
+        depth = np.linspace(0, mean.shape[1] - 1, len(mean))
+        rows.append([mean[layer, round(at)] for layer, at in enumerate(depth)])
+    by_layer.imshow(rows, aspect="auto", vmin=0, vmax=1)
+    for at, value in np.ndenumerate(np.array(rows)):
+        by_layer.text(
+            at[1], at[0], f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if value < 0.6 else "k"
+        )
+    by_layer.set(title="CKA after training, by block", xlabel="block, with the teacher's of that depth", yticks=[])
     return figure
 
 

@@ -9,13 +9,14 @@ benchmarks/results/evidence/speed.jsonl; of one machine the latest run counts.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,15 +33,13 @@ from code_version import code_version
 from export import AGREE, BOOTSTRAP, SPEC, STUDENT, TEACHER_WIDTH, student, timm_export
 from gates_latency import append
 
-from vitcompress.core.artifact_records import OnnxArtifact, Precision
+from vitcompress.core.artifact_records import OnnxArtifact
 from vitcompress.core.errors import CompressError
 from vitcompress.core.files import reference
 from vitcompress.core.machine import cpu_flags, processor
 from vitcompress.core.rundir import utc_now
 from vitcompress.exporters import targets
 from vitcompress.exporters.latency import (
-    Call,
-    Measurement,
     measure_sessions,
     median_interval,
     physical_cores,
@@ -60,37 +59,16 @@ from vitcompress.stages.rewrites.deploy import deployed
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "evidence" / "speed.jsonl", ROOT / "docs" / "evidence" / "speed.md"
 CLASSES = 1000
-NETWORKS = ("plain", "lift", "widelast", "uniform")
-RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino"}
-"""Targets, and the packages that run their files."""
-INSTRUCTIONS = {
-    "AVX2": ("avx2",),
-    "VNNI": ("avx512_vnni", "avx_vnni"),
-    "AMX": ("amx_int8", "amx_tile"),
-}
+NETWORKS, RUNTIMES = ("plain", "lift", "widelast", "uniform"), ("onnx", "openvino")
+INSTRUCTIONS = {"AVX2": {"avx2"}, "VNNI": {"avx512_vnni", "avx_vnni"}, "AMX": {"amx_int8"}}
 """What a processor multiplies with, the best last, and the flags of Linux that tell of it."""
-AGAIN = "again"
-PLAIN = ("plain", "timm", "fp32")
-
-
-@dataclass(frozen=True)
-class File:
-    """What a runtime opens."""
-
-    network: str
-    export: str
-    """``timm``, ``ours``, or AGAIN: timm's plain file a second time."""
-    precision: Precision
-    runtime: str
-    path: Path
-    difference: float
-    """Largest of a logit from torch's."""
-    bytes: int
-
-    @property
-    def name(self) -> str:
-        """As timed."""
-        return f"{self.network}, {self.export}, {self.precision}, {self.runtime}"
+COLUMNS = "runtime|network|export|precision|ms|over timm's fp32 of it|over timm's fp32 of plain|MB"
+CELLS = "{runtime}|{network}|{export}|{precision}|{ms[0]:.2f} [{ms[1]:.2f}, {ms[2]:.2f}]|"
+CELLS += "{own[0]:.3f} [{own[1]:.3f}, {own[2]:.3f}]|{plain[0]:.3f} [{plain[1]:.3f}, {plain[2]:.3f}]|{megabytes:.1f}"
+ABOUT = """{cores} cores, {instructions}; {versions}; {sessions} sessions in {minutes:g} minutes; load average
+{load[0]:.1f} before and {load[1]:.1f} after; commit {commit}, {date}.
+"""
+Row = dict[str, Any]
 
 
 def network_of(name: str, size: int, exporter: str) -> nn.Module:
@@ -103,11 +81,10 @@ def network_of(name: str, size: int, exporter: str) -> nn.Module:
     return student(graph, STUDENT, args, CLASSES, TEACHER_WIDTH)
 
 
-def files_of(name: str, exporter: str, images: NDArray[np.float32], folder: Path) -> Iterator[File | dict[str, Any]]:
-    """Yield a network's files of one exporter for every runtime and precision; what cannot be made, with the reason."""
-    size = images.shape[-1]
+def files_of(name: str, exporter: str, images: NDArray[np.float32], folder: Path) -> Iterator[Row]:
+    """Yield a network by one exporter for every precision and runtime: its ``path``, or the ``reason`` for none."""
+    size, fp32 = images.shape[-1], folder / f"{name}-{exporter}.onnx"
     model = network_of(name, size, exporter)
-    fp32 = folder / f"{name}-{exporter}.onnx"
     if exporter == "timm":
         timm_export(model, fp32, size, dynamo=False)
     else:
@@ -115,28 +92,29 @@ def files_of(name: str, exporter: str, images: NDArray[np.float32], folder: Path
         onnx_from_module(rewritten, fp32, size=size, max_batch=8)
     with torch.inference_mode():
         expected = model(torch.from_numpy(images)).numpy()
-    about_graph = {"cost": cost_of(model, size), "nodes": 0, "opset": 0, "seconds": 0.0}
-    about_graph |= {"max_logit_difference": {}, "tolerance": AGREE}
-    (folder / "export").mkdir(exist_ok=True)  # where targets put their files
-    for precision in ("fp32", "int8"):
-        for runtime in RUNTIMES:
-            about = {"network": name, "export": exporter, "precision": precision, "runtime": runtime}
-            try:
-                path = fp32 if precision == "fp32" else _int8(fp32, exporter, images)
-                if runtime != "onnx":
-                    own = {"name": path.stem, "file": reference(path, folder), "precision": precision}
-                    graph = OnnxArtifact.model_validate(about_graph | own)
-                    path = folder / targets.get(runtime).build(graph, BuildOptions(folder)).files[0].path
-                with targets.get(runtime).open(path, physical_cores()) as runner:
-                    difference = float(np.abs(runner.infer(images) - expected).max())
-            except CompressError as error:
-                yield {**about, "reason": " ".join(str(error).split())}
-                continue
-            if precision == "fp32" and not difference <= AGREE:
-                raise SystemExit(f"{about} differs from torch by {difference:.2g} in logits; no times are told.")
-            parts = {path, path.with_suffix(".bin")} if runtime == "openvino" else {path}
-            size_of = sum(one.stat().st_size for one in parts)
-            yield File(**about, path=path, difference=difference, bytes=size_of)  # type: ignore[arg-type]
+    unknown = {"nodes": 0, "opset": 0, "seconds": 0.0, "max_logit_difference": {}, "tolerance": AGREE}
+    for precision, runtime in itertools.product(("fp32", "int8"), RUNTIMES):
+        row: Row = {"network": name, "export": exporter, "precision": precision, "runtime": runtime}
+        try:
+            path = fp32 if precision == "fp32" else _int8(fp32, exporter, images)
+            known = {"name": path.stem, "file": reference(path, folder), "precision": precision}
+            graph = OnnxArtifact.model_validate(unknown | known | {"cost": cost_of(model, size)})
+            made: Any = targets.get(runtime).build(graph, BuildOptions(folder))
+            row |= {"path": folder / made.file.path, "bytes": made.bytes}
+            with opened(row, images) as call:
+                row["difference"] = float(np.abs(call() - expected).max())
+        except CompressError as error:
+            row["reason"] = " ".join(str(error).split())
+        if precision == "fp32" and not row.get("difference", 0.0) <= AGREE:
+            raise SystemExit(f"{row} differs from torch by more than {AGREE:g} in logits; no times are told.")
+        yield row
+
+
+@contextmanager
+def opened(row: Row, images: NDArray[np.float32]) -> Iterator[Callable[[], NDArray[np.float32]]]:
+    """Open a file anew."""
+    with targets.get(row["runtime"]).open(row["path"], physical_cores()) as runner:
+        yield partial(runner.infer, images)
 
 
 def _int8(fp32: Path, exporter: str, images: NDArray[np.float32]) -> Path:
@@ -165,58 +143,44 @@ def _int8(fp32: Path, exporter: str, images: NDArray[np.float32]) -> Path:
     return path
 
 
-@contextmanager
-def opened(file: File, images: NDArray[np.float32]) -> Iterator[Call]:
-    """Open a file anew."""
-    with targets.get(file.runtime).open(file.path, physical_cores()) as runner:
-        yield partial(runner.infer, images)
+def named(row: Row, **other: str) -> str:
+    """Return what a file is called in a measurement."""
+    return ", ".join((row | other)[key] for key in ("network", "export", "precision", "runtime"))
 
 
-def rows_of(files: Sequence[File], found: Measurement) -> Iterator[dict[str, Any]]:
-    """Yield milliseconds of each file, and its speed over timm's fp32 export: of the same network, and of plain."""
-    for file in files:
-        bases = {"own": (file.network, *PLAIN[1:]), "plain": PLAIN}
-        base = {key: f"{', '.join(names)}, {file.runtime}" for key, names in bases.items()}
-        medians = found.medians[file.name]
-        yield {
-            **{key: getattr(file, key) for key in ("network", "export", "precision", "runtime", "difference", "bytes")},
-            "ms": median_interval(found.samples(file.name), medians, BOOTSTRAP, 0),
-            **{key: speedup_interval(found.medians[name], medians, BOOTSTRAP, 0) for key, name in base.items()},
-        }
-
-
-def measure(results: Path, networks: Sequence[str], size: int, batch: int, minutes: float) -> None:
+def measure(results: Path, size: int, batch: int, minutes: float) -> None:
     """Export everything, time it in turn, append a line for each file."""
     images = np.random.default_rng(0).standard_normal((16, 3, size, size), dtype=np.float32)
+    given, timms = np.ascontiguousarray(images[:batch]), {"export": "timm", "precision": "fp32"}
     with tempfile.TemporaryDirectory() as folder, pinned(physical_cores()):
         torch.set_num_threads(physical_cores())
-        made = [
-            one
-            for name in networks
-            for exporter in ("timm", "ours")
-            for one in files_of(name, exporter, images, Path(folder))
-        ]
-        files = [one for one in made if isinstance(one, File)]
-        files += [replace(one, export=AGAIN) for one in files if (one.network, one.export, one.precision) == PLAIN]
-        given = np.ascontiguousarray(images[:batch])
+        (Path(folder) / "export").mkdir()  # where targets put their files
+        wanted = itertools.product(NETWORKS, ("timm", "ours"))
+        rows = [row for name, exporter in wanted for row in files_of(name, exporter, images, Path(folder))]
+        plain = timms | {"network": "plain"}
+        rows += [row | {"export": "again"} for row in rows if row | plain == row]
         load = os.getloadavg()[0]
-        found = measure_sessions({one.name: partial(opened, one, given) for one in files}, 60 * minutes)
+        openers: Any = {named(row): partial(opened, row, given) for row in rows if "reason" not in row}
+        found = measure_sessions(openers, 60 * minutes)
     about = {
-        "machine": machine_here(),
-        "versions": {name: package_version(name) for name in RUNTIMES.values()} | environment()["packages"],
-        "threads": physical_cores(),
+        "machine": {"processor": processor(), "cores": physical_cores(), "instructions": instructions()},
+        "versions": environment()["packages"] | {"openvino": package_version("openvino")},
         **{"size": size, "batch": batch, "minutes": minutes, "sessions": len(found.sessions)},
-        **{"load": [load, os.getloadavg()[0]], "settled": found.settled, "date": utc_now(), "commit": code_version()},
+        **{"load": [load, os.getloadavg()[0]], "date": utc_now(), "commit": code_version()},
     }
-    for row in (*rows_of(files, found), *(one for one in made if not isinstance(one, File))):
+    for row in rows:
+        del row["path"]
+        if named(row) in openers:
+            times = found.medians[named(row)]
+            row["ms"] = median_interval(found.samples(named(row)), times, BOOTSTRAP, 0)
+            for key, base in (("own", timms), ("plain", plain)):
+                row[key] = speedup_interval(found.medians[named(row, **base)], times, BOOTSTRAP, 0)
         append(results, json.loads(json.dumps(about | row), parse_float=lambda text: float(f"{float(text):.5g}")))
 
 
-def machine_here() -> dict[str, Any]:
-    """Return what a run is known by: the processor, its cores, and the instructions that it says it has."""
-    flags = cpu_flags()
-    has = [name for name, any_of in INSTRUCTIONS.items() if flags & set(any_of)]
-    return {"processor": processor(), "cores": physical_cores(), "instructions": has}
+def instructions() -> list[str]:
+    """Return which of INSTRUCTIONS this processor says it has."""
+    return [name for name, any_of in INSTRUCTIONS.items() if cpu_flags() & any_of]
 
 
 HEAD = """# Speed, measured
@@ -236,53 +200,35 @@ timm's file of `plain` a second time: how far its interval is from 1 is what thi
 """
 
 
-def page(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the whole page."""
-    latest: dict[str, str] = {}
-    for row in rows:
-        latest[_key(row)] = max(latest.get(_key(row), ""), row["date"])
-    runs = [[row for row in rows if (_key(row), row["date"]) == one] for one in latest.items()]
-    parts = [HEAD, *(section(run) for run in runs)] if runs else [HEAD, "**Nothing has been measured yet.**\n"]
-    names = sorted({row["machine"]["processor"] for row in rows}) or ["any machine"]
-    lines = [
-        f"- {name}: " + (f"measured on {'; '.join(sorted(have))}." if have else f"not measured on {', '.join(names)}.")
-        for name in INSTRUCTIONS
-        for have in [{row["machine"]["processor"] for row in rows if name in row["machine"]["instructions"]}]
-    ]
-    parts.append(
-        "\n".join(["## Instructions", "", *lines, "- GPU: not measured here; see [gpu.md](../gpu.md)."]) + "\n"
-    )
-    return "\n".join(parts)
+def page(rows: Sequence[Row]) -> str:
+    """Return the whole page: of every machine, size and batch its latest run."""
+    runs: dict[str, list[Row]] = {}
+    for row in rows:  # in order of time
+        run = runs.setdefault(json.dumps([row["machine"], row["size"], row["batch"]]), [])
+        if run and run[0]["date"] != row["date"]:
+            run.clear()
+        run.append(row)
+    parts = [HEAD, *(map(section, runs.values()) if runs else ["**Nothing has been measured yet.**\n"])]
+    machines = {row["machine"]["processor"]: row["machine"]["instructions"] for row in rows}
+    parts.append("## Instructions\n\nOf a processor that has several of these, the last one counts.\n")
+    for name in INSTRUCTIONS:
+        have = " and ".join(machine for machine, has in machines.items() if has[-1:] == [name])
+        parts.append(f"{name}: {'' if have else 'not '}measured on {have or ' or '.join(machines) or 'any machine'}.\n")
+    return "\n".join([*parts, "GPU: not measured here; see [gpu.md](../gpu.md).\n"])
 
 
-def _key(row: dict[str, Any]) -> str:
-    return json.dumps([row["machine"], row["size"], row["batch"]])
-
-
-def section(run: Sequence[dict[str, Any]]) -> str:
+def section(run: Sequence[Row]) -> str:
     """Return one run as a section."""
-    first, form = run[0], "{:.3f} [{:.3f}, {:.3f}]"
-    machine = first["machine"]
-    versions = ", ".join(f"{name} {first['versions'][name]}" for name in (*RUNTIMES.values(), "torch", "timm"))
-    lines = [
-        f"## {machine['processor']}, {first['size']} pixels, batch {first['batch']}",
-        "",
-        f"{machine['cores']} cores, {first['threads']} threads, {', '.join(machine['instructions'])}; {versions}; "
-        f"{first['sessions']} sessions in {first['minutes']:g} minutes; load average {first['load'][0]:.1f} before and "
-        f"{first['load'][1]:.1f} after; commit {first['commit']}, {first['date']}.",
-        "",
-        "| runtime | network | export | precision | ms | over timm's fp32 of it | over timm's fp32 of plain | MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in sorted(run, key=lambda row: (row["runtime"], NETWORKS.index(row["network"]), row["precision"])):
-        cells = [row["runtime"], row["network"], row["export"], row["precision"]]
-        if "reason" in row:
-            cells += [f"not made: {row['reason'][:160].replace('|', '/')}", "", "", ""]
-        else:
-            ms = "{:.2f} [{:.2f}, {:.2f}]".format(*row["ms"])
-            cells += [ms, form.format(*row["own"]), form.format(*row["plain"]), f"{row['bytes'] / 1e6:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    first, machine = run[0], run[0]["machine"]
+    versions = ", ".join(f"{name} {first['versions'][name]}" for name in ("onnxruntime", "openvino", "torch", "timm"))
+    told = {"cores": machine["cores"], "instructions": ", ".join(machine["instructions"]), "versions": versions}
+    rows = [COLUMNS, "|".join("---" for _ in COLUMNS.split("|"))]
+    for row in sorted(run, key=lambda one: (one["runtime"], NETWORKS.index(one["network"]), one["precision"])):
+        why = "{runtime}|{network}|{export}|{precision}|not made: {reason:.160}|||"
+        rows.append(why.format(**row) if "reason" in row else CELLS.format(**row, megabytes=row["bytes"] / 1e6))
+    title = f"## {machine['processor']}, {first['size']} pixels, batch {first['batch']}\n\n"
+    table = "".join(f"| {' | '.join(row.split('|'))} |\n" for row in rows)
+    return title + ABOUT.format(**first | told) + "\n" + table
 
 
 @click.command(help=__doc__)
@@ -296,7 +242,7 @@ def main(only_page: bool, minutes: float, batch: int, size: int, results: Path, 
     """Measure, and write the page."""
     if not only_page:
         results.parent.mkdir(parents=True, exist_ok=True)
-        measure(results, NETWORKS, size, batch, minutes)
+        measure(results, size, batch, minutes)
     lines = results.read_text().splitlines() if results.is_file() else []
     output.write_text(page([json.loads(line) for line in lines]))
     click.echo(f"wrote {output}")
