@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from evidence import speed
+from evidence.mechanism_page import page
 from evidence.similarity import advice_score, cka, gram_of, rank_correlation
 from scipy import stats
 
@@ -49,3 +54,50 @@ def test_advice_is_right_where_it_chose_the_winner_and_loses_the_difference_else
     assert found["right"] == 0.5
     assert found["low"] == pytest.approx(stats.beta.ppf(0.025, 2, 3))
     assert (found["lost"], found["lost, always lift"], found["lost, always plain"]) == (1.0, 0.75, 1.25)
+
+
+def test_the_page_pairs_students_by_seed_and_says_what_the_plan_asks(tmp_path: Path) -> None:
+    about = {"study": "letters", "teacher": 96, "seconds": 1.0, "commit": "c", "machine": "m"}
+    lines: list[dict[str, Any]] = []
+    for width, gain in ((16, 3.0), (24, 2.0), (32, 1.0), (48, 0.0), (64, -2.0), (96, -3.0)):
+        advice = "lift" if width < 32 else "plain"  # wrong at 32
+        lines.append({"kind": "advice", "width": width, "d95": {"raw": 40.0}, "advice": advice, **about})
+        for seed, strategy, test in (
+            (0, "plain", 70.0),
+            (1, "plain", 60.0),
+            (1, "lift", 61.0 + gain),
+            (2, "lift", 0.0),
+        ):
+            trained = {"width": width, "strategy": strategy, "seed": seed, "test": test - 1.0 * (strategy == "lift")}
+            lines.append({"kind": "pair", "epochs": 5, **trained, **about})
+    told = page(lines, tmp_path)
+    assert "raw 1.00 [1.00, 1.00]. The plan's is raw. It holds." in " ".join(told.split())
+    assert "Right in 83%" in told
+    assert "| letters | 96 | 16 | 40 | lift | 60.00 | 63.00 | +3.00 (+3.0 to +3.0) |" in told
+    assert (tmp_path / "mechanism-gain.png").stat().st_size > 10_000
+
+
+def test_speed_tells_a_machines_latest_run_and_what_no_machine_has() -> None:
+    machine = {"processor": "P", "cores": 2, "instructions": ["AVX2", "VNNI"]}
+    same = {
+        "machine": machine,
+        "size": 224,
+        "batch": 1,
+        "minutes": 1.0,
+        "sessions": 5,
+        "load": [0.0, 0.0],
+        "commit": "c",
+    }
+    same |= {"versions": dict.fromkeys(("onnxruntime", "openvino", "torch", "timm"), "1")}
+    same |= {"network": "plain", "runtime": "onnx", "export": "ours"}
+    times = {"precision": "fp32", "bytes": 1, "own": [1.1, 1.0, 1.2], "plain": [1.1, 1.0, 1.2]}
+    lines = [{**same, **times, "date": day, "ms": [ms] * 3} for day, ms in (("1", 7.0), ("2", 8.0))]
+    told = speed.page([*lines, {**same, "precision": "int8", "date": "2", "reason": "no kernel"}])
+    assert "| 8.00 [8.00, 8.00] |" in told
+    assert "7.00" not in told
+    assert "not made: no kernel" in told
+    assert [line for line in told.splitlines() if "measured on P" in line] == [
+        "AVX2: not measured on P.",
+        "VNNI: measured on P.",
+        "AMX: not measured on P.",
+    ]
