@@ -108,6 +108,7 @@ def taps_of(result: NetworkResult) -> list[dict[str, Any]]:
             "rank": {share: [found["median"], found["p99"]] for share, found in tap["rank"].items()},
             "pca": tap["pca"],
             "pca_rank": {share: found["median"] for share, found in tap["pca_rank"].items()},
+            "sep_unfolded": tap["sep_unfolded"]["90"],
             "sep_folded": tap["sep_folded"]["90"],
             "sep_sorted": tap["sep_sorted"]["90"],
         }
@@ -144,7 +145,6 @@ def student_line(base: Path, folder: Path, when: str, images: int) -> dict[str, 
     own = read(load_own(build_model(student.model), weights, folder), student.model, student.preprocess, sample, when)
     theirs = teacher_of(base, images)
     return {
-        "when": when,
         "width": student.width,
         "cka": [[round(cka(one, other), 4) for other in theirs.grams] for one in own.grams],
         "gap": gap(own.last, theirs.last),
@@ -158,7 +158,6 @@ def advice_line(base: Path, folder: Path, images: int) -> dict[str, Any]:
     last, share = result.taps[-1], ENERGY_SHARES.index(0.95)
     given = advise(result, shape_by_name(student.model.arch, student.model.args), student.model.arch)
     return {
-        "width": student.width,
         "d95": {way: float(np.median(last.view(way).shared[:, share])) for way in last.ways},
         "advice": given.strategy,
         "confidence": given.recommendations[0].confidence,

@@ -27,14 +27,14 @@ Line = dict[str, Any]
 HEAD = """# The mechanism, measured
 
 What teachers' and students' features look like, and whether it predicts what helps: the plan's section
-[Mechanism](plan.md#mechanism). All of it is in `benchmarks/results/evidence/mechanism.jsonl`, a line a network or a
-training, made by
+[Mechanism](plan.md#mechanism). The raw lines are `mechanism.jsonl` in `benchmarks/results/evidence`, one a network or
+training; those of the arms are of what `run.py` trained in the same work folder, the pairs are trained by the second
+command:
 
-    python benchmarks/evidence/run.py --work runs/evidence
     python benchmarks/evidence/mechanism.py --work runs/evidence
     python benchmarks/evidence/mechanism.py --work runs/evidence --pairs
 
-and written up, with its figures, by `python benchmarks/evidence/mechanism_page.py`. {about}
+They are written up, with figures, by `python benchmarks/evidence/mechanism_page.py`. {about}
 
 Networks are read on training images, not augmented. *Own* is the number of an image's singular directions that hold
 95 % of its energy (median; 99th percentile), *shared* that of the data set's basis for all images, and for an image
