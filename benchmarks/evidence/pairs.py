@@ -41,7 +41,12 @@ def train_pairs(work: Path, lines: Lines, images: int) -> None:
                 for own in WIDTHS:
                     folder = work / "pairs" / f"{study}-{width}" / f"{own}-advice"
                     student = {"args": {"embed_dim": own}, "init": "random", "strategy": "plain"}
-                    staged(config_of(study, pictures, teacher=settings, student=student), folder, ("student",), base)
+                    staged(
+                        config_of(study, pictures, teacher=settings, student=student),
+                        folder,
+                        ("teacher", "student"),
+                        base,
+                    )
                     lines.once("advice", about | {"width": own}, partial(advice_line, base, folder, images))
                     for strategy in STRATEGIES:
                         pair = about | {"width": own, "strategy": strategy, "seed": seed}
