@@ -40,7 +40,8 @@ Networks are read on training images, not augmented. *Own* is the number of an i
 95 % of its energy (median; 99th percentile), *shared* that of the data set's basis for all images, and for an image
 (median); *folded* and *sorted* are the shares of a token's spectrum over channels that hold 90 %
 ([analysis](../analysis.md)). *CKA* is linear, debiased, in float64, of all tokens of an image as one example (Kornblith
-et al. 2019, Nguyen et al. 2021): 1 is alike up to rotation and scale. The *gap* is the spectral loss of the last tap
+et al. 2019, Nguyen et al. 2021): 1 is alike up to rotation and scale. It follows the directions of most variance: where
+images differ most in brightness, any two networks are alike. The *gap* is the spectral loss of the last tap
 over that of a student that answers zeros, as the loss sees it: at the student's width of a plain student, at the
 teacher's of a lift, behind its projector, and of widelast. So gaps of two strategies are of different things.
 """
