@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import venv
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,7 @@ def carry_out(study: Study, job: Job) -> dict[str, Any]:
         line |= {"top1": None, "failure": f"exit code {code}: {' '.join(log.read_text().split()[-40:])}"}
     else:
         if job.peer.startswith("ours"):
-            line["lr"] = json.loads((out / "rate.json").read_text())
+            line["lr"] = json.loads((out / "run" / "rate.json").read_text())
         right, parameters = judged(study, job, out)
         line |= {"top1": round(100 * float(right.mean()), 4), "parameters": parameters, "judged": len(right)}
         line["bits"] = packed(right)
@@ -275,19 +275,26 @@ def run_all(study: Study, peers: list[str], epochs: int, seeds: int) -> None:
     """Choose each peer's rate, train all seeds with equal images, then with the processor's seconds of ours-lift."""
     best = {}
     for peer in peers:
-        tried = [carry_out(study, Job(peer, CHOICE_SEED, factor, epochs, "val")) for factor in FACTORS]
-        best[peer] = max(tried, key=lambda line: line["top1"] or 0)["factor"]
-    done = {
-        job: carry_out(study, job)["seconds"]
-        for seed in range(seeds)
-        for peer in peers
-        for factor in sorted({1.0, best[peer]})
-        for job in [Job(peer, seed, factor, epochs)]
-    }
-    goal = [spent for job, spent in done.items() if job.peer == "ours-lift" and job.factor == best["ours-lift"]]
-    for job in done if goal else ():
-        own = [spent for other, spent in done.items() if (other.peer, other.factor) == (job.peer, job.factor)]
-        carry_out(study, replace(job, epochs=max(1, round(epochs * float(np.mean(goal) / np.mean(own))))))
+        best[peer] = best_factor([carry_out(study, Job(peer, CHOICE_SEED, one, epochs, "val")) for one in FACTORS])
+    settings = [(peer, factor) for peer in peers for factor in sorted({1.0, best[peer]})]
+    done = [carry_out(study, Job(peer, seed, factor, epochs)) for seed in range(seeds) for peer, factor in settings]
+    for line in done if "ours-lift" in peers else ():
+        longer = equal_epochs(done, line["peer"], line["factor"], best["ours-lift"])
+        carry_out(study, Job(line["peer"], line["seed"], line["factor"], longer))
+
+
+def best_factor(tried: list[dict[str, Any]]) -> float:
+    """The factor whose student was right most often; the first of equal ones."""
+    return float(max(tried, key=lambda line: line["top1"] or 0)["factor"])
+
+
+def equal_epochs(done: list[dict[str, Any]], peer: str, factor: float, best: float) -> int:
+    """Epochs of a peer that take the processor's seconds of ours-lift with its ``best`` factor, from equal images."""
+
+    def seconds(name: str, rate: float) -> float:
+        return float(np.mean([line["seconds"] for line in done if (line["peer"], line["factor"]) == (name, rate)]))
+
+    return max(1, round(done[0]["epochs"] * seconds("ours-lift", best) / seconds(peer, factor)))
 
 
 EXISTING = click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True)

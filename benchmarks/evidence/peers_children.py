@@ -2,7 +2,7 @@
 
     python peers_children.py spectralkd|lightly|ours SETTINGS.json
 
-Other people's code is run from its checkout or package; what is changed about it is in PATCHES, and nothing else is.
+Other people's code is run from its checkout or package; what is changed about it is listed in docs/evidence/peers.md.
 `lightly` runs in an environment of its own, so nothing of this project is imported at the top.
 """
 
@@ -15,31 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-PATCHES = {
-    "timm": ("none. Options: `--device cpu --workers 0 --val-split ''`, and `--hflip 0` for letters.",),
-    "SpectralKD": (
-        "`timm.create_model` opens a folder for the names `deit_student` and `deit_teacher`: the loop knows published "
-        "networks only, and looks for the method that returns features by what is before the first `_`.",
-        "`build_dataset` counts the classes of the folder; 1,000 are written in it.",
-        "Images are normalised for the teacher, and letters are not flipped; it has no option for either.",
-        "Options: `--device cpu --num_workers 0 --no-pin-mem`, one process: `torch.distributed` is tied to NCCL in it, "
-        "and repeated augmentation to `torch.distributed`.",
-        "Its `val` is one image of each class: it judges after every epoch, and that time would count.",
-        "Blocks: the first two and the last four of student and teacher; its own command pairs the first two and the "
-        "last six of 12 and 24.",
-    ),
-    "lightly-train": (
-        "none. Arguments: CPU, `precision='32-true'` (its fine-tuning asks for bfloat16; the other tools compute in "
-        "float32), image size and normalisation of the teacher, no flips of letters, `num_workers=0`, a batch of "
-        "128 in both steps. Its `val` is one image of each class.",
-        "Half of the epochs distil without labels, the others fine-tune backbone and classifier with labels.",
-    ),
-}
-"""By tool, for the page."""
-
 
 def spectralkd(given: dict[str, Any]) -> None:
-    """Run the authors' `main.py` as it is, with the patches above."""
+    """Run the authors' `main.py` as it is: only folders for networks, classes counted, the teacher's normalisation."""
     sys.path.insert(0, given["source"])
     import datasets  # theirs
     import timm
@@ -58,8 +36,8 @@ def spectralkd(given: dict[str, Any]) -> None:
     words: dict[str, Any] = {
         "data-path": given["small"], "output_dir": given["out"], "model": "deit_student",
         "teacher-model": "deit_teacher", "input-size": given["size"], "distillation-type": "soft",
-        "distillation-alpha": 0.9, "w-fft": 0.2, "drop-path": 0, "batch-size": 128, "num_workers": 0, "epochs": given["epochs"], "lr": given["lr"],
-        "seed": given["seed"], "device": "cpu",
+        "distillation-alpha": 0.9, "w-fft": 0.2, "drop-path": 0, "batch-size": 128, "num_workers": 0,
+        "epochs": given["epochs"], "lr": given["lr"], "seed": given["seed"], "device": "cpu",
     }  # fmt: skip
     options = [str(word) for name, value in words.items() for word in (f"--{name}", value)]
     for option, role in (("--s-id", "student"), ("--t-id", "teacher")):
@@ -119,15 +97,10 @@ def network(folder: str) -> dict[str, Any]:
 
 def ours(given: dict[str, Any]) -> None:
     """Carry out the stages of `compress run` as far as `fold`."""
-    from rich.console import Console
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from real_cells import staged
 
-    from vitcompress.core.rundir import RunDirectory
     from vitcompress.pipeline.config import load_layer, merge, validate
-    from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA
-    from vitcompress.pipeline.config.facts import Facts
-    from vitcompress.pipeline.config.rules import decide
-    from vitcompress.pipeline.request import identity
-    from vitcompress.pipeline.runner import Runner
 
     lift, student = given["peer"] == "ours-lift", network(given["student"])
     asked = {
@@ -138,20 +111,12 @@ def ours(given: dict[str, Any]) -> None:
                     "strategy": "lift" if lift else "plain"},
         "distill": {"epochs": given["epochs"], "batch_size": 128, "features": [{"kind": "spectral"}] if lift else []},
     }  # fmt: skip
-    config = validate(merge(load_layer("folder"), asked))
-    facts = Facts(config)
-    models, _ = decide(config, facts, BEFORE_DATA)
-    run = RunDirectory.claim(Path(given["out"]) / "run", identity(models))
-    with run.locked():
-        runner = Runner(run, Console(stderr=True, width=200))
-        known = facts.with_data(runner.stage("data", models))
-        resolved, _ = decide(models, known, WITH_DATA)
-        if given["factor"] != 1:
-            distill = models.distill.model_copy(update={"lr": float(resolved.distill.lr) * given["factor"]})
-            resolved, _ = decide(models.model_copy(update={"distill": distill}), known, WITH_DATA)
-        for name in ("teacher", "student", "distill", "fold"):
-            runner.stage(name, resolved)
-    (Path(given["out"]) / "rate.json").write_text(json.dumps(resolved.distill.lr))
+    config, folder = validate(merge(load_layer("folder"), asked)), Path(given["out"]) / "run"
+    _, resolved, _ = staged(config, folder, ())
+    lr = float(f"{given['factor'] * resolved.distill.lr:.3g}")
+    config = config.model_copy(update={"distill": config.distill.model_copy(update={"lr": lr})})
+    staged(config, folder, ("teacher", "student", "distill", "fold"))
+    (folder / "rate.json").write_text(json.dumps(lr))
 
 
 if __name__ == "__main__":
