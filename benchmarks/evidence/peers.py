@@ -81,6 +81,11 @@ class Study:
         return sorted(path.name for path in (self.data / "train").iterdir())
 
     @property
+    def images(self) -> int:
+        """How many *train* has."""
+        return sum(1 for _ in (self.data / "train").glob("*/*"))
+
+    @property
     def about(self) -> dict[str, Any]:
         """What every line of this data set and teacher has."""
         return {"data": self.data.name, "teacher": sha256_of(self.work / "teacher" / "model.safetensors")}
@@ -127,7 +132,7 @@ def source_of(study: Study, tool: str) -> tuple[Path, str]:
     folder = study.sources[tool] or study.work.parent / "sources" / tool
     if not folder.is_dir():
         url, tag = URLS[tool]
-        command = ["git", "clone", "--quiet", "--depth", "1", "--branch", tag, url, folder]
+        command = ["git", "clone", "--quiet", "--depth", "1", "--branch", tag, url, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise UsageError(
@@ -162,7 +167,7 @@ def command_of(study: Study, job: Job, out: Path) -> tuple[list[str], str]:
             "data-dir": study.data, "train-split": "train", "val-split": "", "num-classes": len(study.classes),
             "model": f"local-dir:{networks['student']}", "kd-model-name": f"local-dir:{networks['teacher']}",
             "kd-distill-type": about[0], "epochs": job.epochs, "batch-size": 128, "seed": job.seed, "device": "cpu",
-            "workers": 0, "output": out, "experiment": "run", "checkpoint-hist": 1, "hflip": flips,
+            "workers": 1, "output": out, "experiment": "run", "checkpoint-hist": 1, "hflip": flips,
             **({"opt": "adamw", "weight-decay": 0.05, "lr": rate} if about[1:] else {"lr-base": rate}),
         }  # fmt: skip
         options = [str(word) for name, value in words.items() for word in (f"--{name}", value)]
@@ -170,7 +175,7 @@ def command_of(study: Study, job: Job, out: Path) -> tuple[list[str], str]:
     images = json.loads((study.work / "teacher" / "config.json").read_text())["pretrained_cfg"]
     settings = {
         **asdict(job), **networks, "data": str(study.data), "small": str(study.work / "small"), "out": str(out),
-        "lr": rate, "flips": flips, "size": 40, "classes": study.classes, "images": images_of(study),
+        "lr": rate, "flips": flips, "size": 40, "classes": study.classes, "images": study.images,
         "mean": images["mean"], "std": images["std"],
     }  # fmt: skip
     python, version = Path(sys.executable), code_version()
@@ -179,15 +184,10 @@ def command_of(study: Study, job: Job, out: Path) -> tuple[list[str], str]:
         settings["source"] = str(folder)
     elif kind == "lightly":
         python = lightly_python(study)
-        asked = [python, "-c", "from importlib.metadata import version; print(version('lightly-train'))"]
+        asked = [str(python), "-c", "from importlib.metadata import version; print(version('lightly-train'))"]
         version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     (out / "settings.json").write_text(json.dumps(settings))
     return [str(python), str(HERE / "peers_children.py"), kind, str(out / "settings.json")], version
-
-
-def images_of(study: Study) -> int:
-    """How many images *train* has."""
-    return sum(1 for _ in (study.data / "train").glob("*/*"))
 
 
 def carry_out(study: Study, job: Job) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def carry_out(study: Study, job: Job) -> dict[str, Any]:
         _, status, used = os.wait4(child.pid, 0)
     machine = environment()
     line = key | {
-        "lr": RATES[job.peer] * job.factor, "images": job.epochs * images_of(study), "version": version,
+        "lr": RATES[job.peer] * job.factor, "images": job.epochs * study.images, "version": version,
         "seconds": round(used.ru_utime + used.ru_stime, 1), "wall": round(time.monotonic() - began, 1),
         "commit": code_version(), "when": utc_now(), "machine": machine["processor"], "cores": machine["cores"],
         "torch": machine["packages"]["torch"], "timm": machine["packages"]["timm"],
@@ -271,11 +271,12 @@ def trained(study: Study, job: Job, out: Path) -> Any:
     return network
 
 
-def run_all(study: Study, peers: list[str], epochs: int, seeds: int) -> None:
+def run_all(study: Study, peers: tuple[str, ...], epochs: int, seeds: int) -> None:
     """Choose each peer's rate, train all seeds with equal images, then with the processor's seconds of ours-lift."""
-    best = {}
-    for peer in peers:
-        best[peer] = best_factor([carry_out(study, Job(peer, CHOICE_SEED, one, epochs, "val")) for one in FACTORS])
+    best = {
+        peer: best_factor([carry_out(study, Job(peer, CHOICE_SEED, one, epochs, "val")) for one in FACTORS])
+        for peer in peers
+    }
     settings = [(peer, factor) for peer in peers for factor in sorted({1.0, best[peer]})]
     done = [carry_out(study, Job(peer, seed, factor, epochs)) for seed in range(seeds) for peer, factor in settings]
     for line in done if "ours-lift" in peers else ():
@@ -305,26 +306,22 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path, resolve_path
 @click.argument("teacher", type=EXISTING)
 @click.option("--work", type=click.Path(path_type=Path, resolve_path=True), required=True)
 @click.option("--epochs", type=click.IntRange(min=1), required=True, help="The plan's for this data set.")
-@click.option("--peers", "names", default=",".join(RATES), show_default=True, metavar="A,B")
+@click.option("--peer", "peers", multiple=True, type=click.Choice(list(RATES)), help="Repeatable.  [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--once", is_flag=True, help="One short training a peer, into peers-once.jsonl: does it run here?")
 @click.option("--timm-source", "timm", type=EXISTING, help="Checkout of pytorch-image-models.  [default: cloned]")
 @click.option("--spectralkd-source", "spectralkd", type=EXISTING, help="Checkout of SpectralKD.  [default: cloned]")
 def main(
-    data: Path, teacher: Path, work: Path, epochs: int, names: str, seeds: int, once: bool, **sources: Any
+    data: Path, teacher: Path, work: Path, epochs: int, peers: tuple[str, ...], seeds: int, once: bool, **sources: Any
 ) -> None:
     """Train what is left."""
-    peers = names.split(",")
     study = Study(data, work / data.name, sources, RESULTS.with_stem("peers-once") if once else RESULTS)
     try:
-        if unknown := sorted(set(peers) - set(RATES)):
-            raise UsageError(f"peer '{', '.join(unknown)}' is unknown; give some of {','.join(RATES)}.")
         prepare(study, teacher)
-        if once:
-            for peer in peers:
-                carry_out(study, Job(peer, 0, 1.0, epochs))
-        else:
-            run_all(study, peers, epochs, seeds)
+        for peer in peers or RATES if once else ():
+            carry_out(study, Job(peer, 0, 1.0, epochs))
+        if not once:
+            run_all(study, peers or tuple(RATES), epochs, seeds)
     except CompressError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
