@@ -71,6 +71,8 @@ class Study:
     tries: tuple[dict[str, Any], ...]
     """Settings of the teacher, the next taken where one does not beat the ceiling."""
     flip: bool = True
+    batch: int = BATCH
+    """Of a student; teachers have ``BATCH``."""
     pretrained: bool = False
     """Whether the teacher is the ViT-S/14, fine-tuned on *train* alone."""
 
@@ -86,7 +88,7 @@ def _scratch(epochs: int, width: int = 144) -> dict[str, Any]:
 
 _VIT = {"model": "vit_small_patch14_dinov2", "args": {"img_size": 70}, "init": "file", "batch_size": 64}
 STUDIES = {
-    "letters": Study("letters", 10, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False),
+    "letters": Study("letters", 20, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False, batch=32),
     "fashion": Study("fashion", 10, (_scratch(10), _scratch(20), _scratch(20, 240))),
     "fashion-vit": Study("fashion", 10, ({**_VIT, "tune_epochs": 2}, {**_VIT, "tune_epochs": 4}), pretrained=True),
     "drawings": Study("drawings", 30, (_scratch(60), _scratch(120))),

@@ -36,7 +36,7 @@ def config_of(study: str, images: Path, *, teacher: dict[str, Any], seed: int = 
     asked = {
         "seed": seed, "device": "cpu", "threads": 1, "workers": 0, "image_size": SIZE, "data": data, "teacher": teacher,
         "student": {**STUDENT, "strategy": "plain", "init": "random"}, "export": {"target": ["onnx"]},
-        "analysis": {"images": 0}, "distill": {"epochs": STUDIES[study].epochs, "batch_size": BATCH},
+        "analysis": {"images": 0}, "distill": {"epochs": STUDIES[study].epochs, "batch_size": STUDIES[study].batch},
     }  # fmt: skip
     return with_absolute_paths(validate(merge(merge(load_layer("folder"), asked), sets)))
 
