@@ -203,7 +203,7 @@ def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     teacher = {**arms.STUDIES["letters"].tries[0], "epochs": 8, "batch_size": 16, "lr": 0.01, "compile": "off"}
     teacher["args"] = {**teacher["args"], "embed_dim": 96, "num_heads": 6}
-    study = replace(arms.STUDIES["letters"], images="tiny", epochs=2, tries=(teacher,))
+    study = replace(arms.STUDIES["letters"], images="tiny", epochs=2, batch=16, tries=(teacher,))
     monkeypatch.setitem(arms.STUDIES, "tiny", study)
     monkeypatch.setitem(data.SETS, "tiny", tiny)
     monkeypatch.setattr(trainings, "BATCH", 16)
