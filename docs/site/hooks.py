@@ -23,7 +23,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
-RESULTS = sorted((ROOT / "benchmarks" / "results").iterdir())
+RESULTS = sorted(path for path in (ROOT / "benchmarks" / "results").iterdir() if path.is_file())
 PROJECT = sorted(path.name for path in ROOT.glob("*.md") if path.name != "README.md")
 """Pages at the top of the repository; README.md is for those who come from there."""
 MOVED = {
