@@ -224,6 +224,48 @@ def test_the_action_tells_first_and_fails_last(
     assert (place / "summary").read_text() == job.comment
 
 
+ANOTHER = """
+if [ "$1" = run ] && [ -e runs/other ]; then
+    echo "error: output 'runs/other' holds another run (geometry was 'reduced', now 'full'); give another." >&2
+    exit 2
+fi
+"""
+
+
+def test_another_run_of_the_same_name_in_the_cache_is_removed(place: Path) -> None:
+    program(place / "bin", "compress", ANOTHER + COMPRESS)
+    (place / "runs" / "other").mkdir()
+    assert Job(place, config="compress.yaml").all(0, 0).returncode == 0
+    assert not (place / "runs" / "other").exists()
+    assert (place / "runs" / "a b").exists()
+    (place / "runs" / "other").mkdir()
+    script = "\n".join(yaml.safe_load(GITLAB.read_text())["compress"]["script"])
+    ends = {"RECIPE": "digits", "IMAGES": "", "BASELINE": "baseline.json", "RUN_ENDS": "0", "CHECK_ENDS": "0"}
+    assert shell(place, script, **ends).returncode == 0
+    assert not (place / "runs" / "other").exists()
+
+
+def test_images_get_another_date_where_one_of_them_changes_and_else_the_same(place: Path) -> None:
+    files = [place / "my images" / name for name in ("a/1.npy", "b/2.npy")]
+    job = Job(place, config="compress.yaml", images="my images")
+    gitlab = "\n".join(yaml.safe_load(GITLAB.read_text())["compress"]["script"])
+    ends = {"RECIPE": "folder", "IMAGES": "my images", "BASELINE": "b.json", "RUN_ENDS": "0", "CHECK_ENDS": "0"}
+    dates = []
+    for texts in ("xy", "xy", "yx"):  # at last two images of one size change places
+        for ours in (True, False):
+            for file, text in zip(files, texts, strict=True):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+            done = job.step("Dates") if ours else shell(place, gitlab, **ends)
+            assert (done.returncode, done.stderr) == (0, "")
+            (date,) = {file.stat().st_mtime for file in files}
+            dates.append(date)
+    assert dates[0] < 2**28
+    assert len({*dates[:4]}) == 1
+    assert dates[4] == dates[5] != dates[0]
+    assert Job(place, config="compress.yaml", images="absent").step("Dates").returncode == 0
+
+
 def test_without_a_baseline_the_gates_alone_decide(place: Path) -> None:
     job = Job(place, config="compress.yaml", baseline="")
     assert job.all(0, 1).returncode == 0
@@ -278,7 +320,7 @@ def test_one_comment_is_written_over(
 @pytest.mark.parametrize(("run_ends", "check_ends", "code"), [(0, 0, 0), (0, 1, 1), (2, 0, 2), (0, 2, 2)])
 def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, place: Path) -> None:
     job = yaml.safe_load(GITLAB.read_text())["compress"]
-    variables = {name: value for name, value in job["variables"].items() if name == "BASELINE"}
+    variables = {name: value for name, value in job["variables"].items() if name in {"BASELINE", "RECIPE", "IMAGES"}}
     script = "\n".join(job["script"])
     done = shell(place, script, **variables, RUN_ENDS=str(run_ends), CHECK_ENDS=str(check_ends))
     assert (done.returncode, done.stderr) == (code, "")

@@ -207,6 +207,11 @@ def test_missing_and_other_files_are_refused_with_what_to_do(run: Path, baseline
     assert "give the folder of a finished `compress run`" in refused(run, baseline)
 
 
+def test_the_folder_that_verify_wrote_for_a_bundle_is_a_run_too(run: Path, baseline: Path) -> None:
+    assert in_process("check", run / "report", "--baseline", baseline).code == 0
+    assert (run / "report" / "check.md").is_file()
+
+
 def test_a_run_without_sessions_is_no_baseline(run: Path, baseline: Path) -> None:
     written(run, made(sessions=0))
     assert "no timing sessions of onnx-fp32" in refused(run, baseline, "--update")
