@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make run`, `make test`. Both set up .venv first (about 2 minutes and 6 GB, once).
+# Everything a newcomer needs: `make run`, `make test`. Both set up .venv first (2 to 6 minutes and 8 GB, once).
 PYTHON ?= python3
 VENV   ?= .venv
 # On a machine with a GPU: make EXTRAS=gpu,tensorrt,dev run (the same EXTRAS with every target: others start .venv anew)

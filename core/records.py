@@ -46,7 +46,7 @@ class ModelSpec(Record):
     lift_width: int | None = None
     """Teacher's token width that a lift or a widened last block reaches; None for plain."""
     fold_rank: int | None = None
-    """Rows of the factor R of a folded lift (DESIGN 3.5); None unless ``graph`` is lift-folded."""
+    """Rows of the factor R of a folded lift; None unless ``graph`` is lift-folded."""
     wide_blocks: int = 1
     """Last blocks that a widelast widens, in equal steps."""
     wide_heads: WideHeads = "size"

@@ -1,4 +1,4 @@
-"""The run directory: where a run's config, state, records, metrics and files live (DESIGN, section 5).
+"""The run directory: where a run's config, state, records, metrics and files live (docs/commands.md).
 
 RUN/config.yaml            the resolved config
 RUN/state.json             each stage: status, fingerprint, times

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from vitcompress.core.errors import CompressError, DataError, EnvironmentLacksError
+
+_PASSWORD = re.compile(r"(?:(?<=://)(?<!github://)[^/\s@'\"]*:|(?<=http://)|(?<=https://))[^/\s@'\"]+(?=@)")
+"""Before the ``@`` of a URL. fsspec's ``github://ORG:REPOSITORY@`` has none; a lone name is a token with HTTP alone."""
+_SIGNED = re.compile(r"([?&][\w.-]*(?:token|signature|sig|secret|password|key)=)[^&\s'\"]+", re.IGNORECASE)
+
+
+def has_password(url: str) -> bool:
+    """Return whether a URL has a password or a token before its host."""
+    return bool(_PASSWORD.search(url))
+
+
+def hidden(text: str) -> str:
+    """Return a text without the passwords, tokens and signatures of the URLs in it."""
+    return _SIGNED.sub(r"\1***", _PASSWORD.sub("***", text)) if "://" in text else text
 
 
 def is_url(place: str) -> bool:
@@ -38,11 +53,11 @@ def reaching(what: str, kind: type[CompressError] = DataError) -> Iterator[None]
         ) from error
     except Exception as error:  # the libraries behind the protocols raise anything
         raise kind(
-            f"{what} cannot be used ({reason_of(error)}); check the URL, the network, and the credentials in the "
-            "environment."
+            f"{hidden(what)} cannot be used ({reason_of(error)}); check the URL, the network, and the credentials in "
+            "the environment."
         ) from error
 
 
 def reason_of(error: BaseException) -> str:
     """Return the first words of an error, in one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return hidden(" ".join(str(error).split()))[:160] or type(error).__name__

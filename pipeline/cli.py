@@ -21,6 +21,7 @@ from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.renamed import OldName, new_option
 from vitcompress.core.signals import STOPPING, on_request
+from vitcompress.core.storage import hidden
 from vitcompress.core.terminal import quiet_bars
 from vitcompress.pipeline.api.arguments import COMMAND, command_line
 from vitcompress.pipeline.commands import (
@@ -110,6 +111,7 @@ def _main(given: list[str], debug: bool, as_json: bool) -> NoReturn:
         sys.exit(errors.EXIT_NO_READER if stop.code == 1 else stop.code)
     except (KeyboardInterrupt, Exception) as error:
         message, code, kind = _explained(error, given)
+        message = hidden(message)
         if debug:
             traceback.print_exc()
         stopped = code in (errors.EXIT_INTERRUPTED, errors.EXIT_PREEMPTED)

@@ -7,6 +7,7 @@ machine that is taken away in the middle leaves the older state, complete.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,9 +20,9 @@ from typing import Any
 from rich.console import Console
 
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
-from vitcompress.core.files import inside, sha256_of
+from vitcompress.core.files import inside, sha256_of, write_atomic
 from vitcompress.core.rundir import RunDirectory, utc_now
-from vitcompress.core.storage import located, reaching, reason_of
+from vitcompress.core.storage import hidden, located, reaching, reason_of
 
 _LOOK_SECONDS = 2.0
 """Between two looks at whether the run has a new checkpoint or a finished stage."""
@@ -29,6 +30,10 @@ _AGAIN_SECONDS = 30.0
 """Before another try, after one that failed."""
 _LEFT_OUT = "cache"
 """Folder of a run that is computed again: the teacher's answers, which may be larger than all else together."""
+SEEN = ".mirrored"
+"""File of a run: SHA-256 of ``run.json`` behind the URL as this folder left it, or was about to."""
+_FOLDERS = {"file", "local", "sftp", "ssh", "smb"}
+"""Protocols whose folders have to be made; others have none, or make them."""
 
 
 @contextmanager
@@ -65,22 +70,26 @@ class Mirror:
         """SHA-256 of files by path, size and time of change."""
         self.there: set[str] = set()
         """Those of files that ``run.json`` names."""
+        self.states: list[str] = []
+        """SHA-256 of ``run.json`` as it may be there: of the last that surely was, and of those that failed since."""
 
     def restore(self) -> None:
         """Take the run from the URL, if it is there and has not begun here; raises as ``mirrored``."""
         here, draft = RunDirectory(self.root), self.root.with_name(f".{self.root.name}.restored")
         with reaching(f"mirror '{self.url}'", EnvironmentLacksError):
             store, base = located(self.url)
+            if _FOLDERS & {*([store.protocol] if isinstance(store.protocol, str) else store.protocol)}:
+                store.makedirs(f"{base}/files", exist_ok=True)
             store.pipe_file(f"{base}/writable", b"-")  # rather known now than at the first checkpoint
             store.rm_file(f"{base}/writable")
             try:
-                found = json.loads(store.cat_file(f"{base}/run.json"))
+                content = store.cat_file(f"{base}/run.json")
             except FileNotFoundError:
                 return
+            found, self.states = json.loads(content), [hashlib.sha256(content).hexdigest()]
             self.there = {*found["files"].values()}
             if here.state_path.is_file():
-                if found["run"] != _own(here):
-                    raise UsageError(f"mirror '{self.url}' holds another run than '{self.root}'; give a different URL.")
+                self._require_own(found)
                 return
             if any(path.name != ".lock" for path in self.root.glob("*")):
                 return  # which is refused in better words
@@ -96,7 +105,22 @@ class Mirror:
             )
         shutil.rmtree(self.root, ignore_errors=True)  # at most an empty folder with a lock
         draft.replace(self.root)
+        self._mark()
         self._say(f"restored {len(found['files'])} files of {found['at']} from {self.url}")
+
+    def _require_own(self, found: dict[str, Any]) -> None:
+        """Raise a UsageError where another run is there, or another machine has gone on with this one meanwhile."""
+        if found["run"] != _own(RunDirectory(self.root)):
+            raise UsageError(f"mirror '{self.url}' holds another run than '{self.root}'; give a different URL.")
+        with suppress(FileNotFoundError):  # of an earlier version, or mirrored for the first time
+            if self.states[0] not in (self.root / SEEN).read_text().split():
+                raise UsageError(
+                    f"mirror '{self.url}' was written elsewhere since '{self.root}' was ({found['at']}); remove this "
+                    "folder to go on from there, or give a different URL to keep both."
+                )
+
+    def _mark(self) -> None:
+        write_atomic(self.root / SEEN, "\n".join(self.states) + "\n")
 
     def close(self) -> None:
         """Wait for what is being uploaded, and upload what is new; an EnvironmentLacksError is raised if it fails."""
@@ -123,7 +147,11 @@ class Mirror:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         content = {"at": utc_now(), "run": _own(RunDirectory(self.root)), "files": files}
-        store.pipe_file(f"{base}/run.json", json.dumps(content).encode())
+        written = json.dumps(content).encode()
+        self.states.append(hashlib.sha256(written).hexdigest())
+        self._mark()  # whichever a kill leaves there
+        store.pipe_file(f"{base}/run.json", written)
+        del self.states[:-1]
         self.there = {*files.values()}
         store.invalidate_cache()
         if old := [path for path in store.find(f"{base}/files") if path.rpartition("/")[2] not in self.there]:
@@ -156,9 +184,10 @@ class Mirror:
         seen: list[int] = []
         while not self.closing.wait(_LOOK_SECONDS):
             try:
-                stands = [*self.root.glob("state.json"), *sorted(self.root.glob("checkpoints/*/*/step-*"))]
-                now = [path.stat().st_mtime_ns for path in stands]
-                if now and now != seen:
+                made = [*sorted(self.root.glob("checkpoints/*/*/step-*")), *sorted(self.root.glob("records/*.json"))]
+                now = [path.stat().st_mtime_ns for path in (*self.root.glob("state.json"), *made)]
+                # With the images alone it may yet be refused, and its folder be removed for the corrected command.
+                if any(path.name != "data.json" for path in made) and now != seen:
                     self.upload()
                     seen = now
             except Exception as error:  # whatever it is, the training goes on
@@ -166,7 +195,12 @@ class Mirror:
                 self.closing.wait(_AGAIN_SECONDS)
 
     def _say(self, text: str) -> None:
-        self.console.print(f"{'mirror':<8} {text}", highlight=False, markup=False, soft_wrap=True)
+        """Print a line, and write it to the run's log, which no session may have open (``pipeline.session``)."""
+        line = f"{'mirror':<8} {hidden(text)}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if (self.root / "state.json").is_file():
+            with suppress(OSError), (self.root / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(f"{utc_now()} {line}\n")
 
 
 def _own(run: RunDirectory) -> list[Any]:

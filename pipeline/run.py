@@ -19,7 +19,7 @@ from vitcompress.core.processes import world_size
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, with_absolute_paths
 from vitcompress.pipeline.elsewhere.result import FOLDER, read_result, write_result
-from vitcompress.pipeline.mirror import mirrored
+from vitcompress.pipeline.mirror import SEEN, mirrored
 from vitcompress.pipeline.plan import STAGES, with_needs
 from vitcompress.pipeline.preemption import preemptible
 from vitcompress.pipeline.report.files import report_if_complete, report_of
@@ -38,7 +38,7 @@ STEPS = {
 """Of each single-step command: its last stage, and the sections that it may change: none that the training reads."""
 TRAINING_STAGES = ("data", "teacher", "student", "distill", "control")
 """Stages that a single step reads and never computes."""
-_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", "log.txt", ".lock")
+_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", "log.txt", SEEN, ".lock")
 """All that a run has before its first computation."""
 
 

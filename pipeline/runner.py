@@ -18,6 +18,7 @@ from vitcompress.core.errors import LeftToMain, RunInterrupted, UsageError
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.record import Record
 from vitcompress.core.rundir import RunDirectory
+from vitcompress.core.storage import hidden
 from vitcompress.pipeline.config import RunConfig, validate
 from vitcompress.pipeline.plan import BY_NAME, Stage
 
@@ -154,8 +155,9 @@ class Runner:
 
     def line(self, what: str, text: str) -> None:
         """Print a line of a stage, or of the whole run."""
-        self.log(f"{what:<8} {text}")
-        self.console.print(f"{what:<8} {text}", highlight=False, markup=False, soft_wrap=True)
+        line = f"{what:<8} {hidden(text)}"  # such as that of a tracker's server
+        self.log(line)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) -> Record:

@@ -15,6 +15,7 @@ import click
 
 from vitcompress.core.errors import RunInterrupted
 from vitcompress.core.rundir import utc_now
+from vitcompress.core.storage import hidden
 from vitcompress.pipeline.machine import environment
 from vitcompress.pipeline.runner import Runner
 
@@ -29,14 +30,15 @@ def session(runner: Runner, command: str) -> Iterator[None]:
 
     def log(text: str) -> None:
         plain = (
-            "".join(sign if sign.isprintable() else " " for sign in line) for line in click.unstyle(text).splitlines()
+            "".join(sign if sign.isprintable() else " " for sign in line)
+            for line in hidden(click.unstyle(text)).splitlines()
         )
         with suppress(OSError):
             os.write(file, "".join(f"{utc_now()} {line}\n" for line in plain).encode(errors="backslashreplace"))
 
     with runner.run.locked():
         file = os.open(runner.run.root / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        runner.log = log
+        silent, runner.log = runner.log, log
         try:
             facts = {"host": platform.node(), "seed": runner.run.state()["identity"].get("seed"), **environment()}
             log(f"session: {command}\n" + "\n".join(f"{name}: {value}" for name, value in facts.items()))
@@ -48,6 +50,7 @@ def session(runner: Runner, command: str) -> Iterator[None]:
             log(f"stopped: {error}" if stopped else f"error: {error}\n{traceback.format_exc()}")
             raise
         finally:
+            runner.log = silent  # another file may get the number of this one
             os.close(file)
 
 

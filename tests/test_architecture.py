@@ -1,4 +1,4 @@
-"""The house rules that no reviewer should have to check by eye (DESIGN, section 5)."""
+"""The house rules that no reviewer should have to check by eye (CONTRIBUTING.md)."""
 
 from __future__ import annotations
 

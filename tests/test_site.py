@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert any(address.endswith("iframe-worker.js") for address in loaded)
     assert [address for address in loaded if re.match(r"(https?:)?//", address)] == []
     assert (site / "search" / "search_index.js").read_text().startswith("var __index")
+
+
+def test_pictures_are_whole() -> None:
+    pictures = sorted((ROOT / "docs").rglob("*.svg"))
+    assert pictures
+    for picture in pictures:
+        ET.parse(picture)  # noqa: S314 - our own; a browser shows nothing of one that is no XML
 
 
 def test_the_reference_has_every_name_setting_and_command(site: Path) -> None:

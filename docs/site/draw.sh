@@ -16,6 +16,6 @@ mermaid.render("drawn", document.getElementById("source").textContent)
 </script>
 END
 chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=20000 --dump-dom "file://$PWD/page.html" 2> /dev/null \
-    | python3 -c "import html, re, sys; print(html.unescape(re.search('<textarea>(.*)</textarea>', sys.stdin.read(), re.S)[1]))" \
+    | python3 -c "import html, re, sys; print(html.unescape(re.search('<textarea>(.*)</textarea>', sys.stdin.read(), re.S)[1]).replace('<br>', '<br/>'))" \
     > drawn.svg
 cp drawn.svg "$docs/images/diagram-$(sha256sum diagram | cut -c1-8).svg"

@@ -94,6 +94,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         name = f"images/diagram-{hashlib.sha256(match[1].encode()).hexdigest()[:8]}.svg"
         if files.get_file_from_path(name) is None:
             raise PluginError(f"docs/{name}, a diagram's picture, is missing; make it: sh docs/site/draw.sh {source}")
-        return f"![The diagram]({posixpath.relpath(name, posixpath.dirname(here) or '.')})"
+        picture = posixpath.relpath(name, posixpath.dirname(here) or ".")
+        return f"[![The diagram]({picture})]({picture})"
 
     return MERMAID.sub(drawn, LINK.sub(turned, markdown))

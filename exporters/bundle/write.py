@@ -70,9 +70,7 @@ def write_bundle(
         OSError: the disk is full or may not be written to.
     """
     _check_folder(folder)
-    for label in labels:
-        if not label or "\n" in label or "\r" in label:
-            raise UsageError(f"label {label!r} is empty or has a line break; labels.txt holds one label a line.")
+    _check_labels(labels)
     graphs = {model.name: graph_facts(model.source) for model in models if not model.is_built}
     check_fit([model.source for model in models if not model.is_built], preprocess, labels)
     parts = {model.name: Part(model, graphs.get(model.name) or graphs[default["onnx"]]) for model in models}
@@ -85,9 +83,7 @@ def write_bundle(
     try:
         draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
         sources = {name: path for model in models for name, path in model.sources.items()} | dict(extra or {})
-        for name, source in {INFER: Path(__file__).with_name(INFER), **sources}.items():
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, draft / name)
+        _copy({INFER: Path(__file__).with_name(INFER), **sources}, draft)
         unsaid = {"bits"} if preprocess.bits == 8 else None  # as it was before there were others
         write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2, exclude=unsaid) + "\n")
         embeds = next(iter(parts.values())).interface.embeds
@@ -103,18 +99,14 @@ def write_bundle(
             "default": recommended,
             "files": [],
             "facts": facts,
+            **({"task": "multilabel", "thresholds": list(thresholds)} if thresholds else {}),
         }
-        if thresholds:
-            manifest |= {"task": "multilabel", "thresholds": list(thresholds)}
         write_atomic(draft / MANIFEST, json.dumps(manifest))  # for targets that add files: all but what these are
         added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
         write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added, several=bool(thresholds)))
         (draft / MANIFEST).unlink()
         if origin:
-            versions = manifest["versions"]
-            write_atomic(draft / SBOM, sbom(draft, parts, card, origin, facts, versions))
-            made = provenance(draft, sorted(_files_in(draft)), origin, facts, versions)
-            write_atomic(draft / PROVENANCE, json.dumps(made, indent=2) + "\n")
+            _write_origin(draft, parts, card, origin, manifest)
         names = sorted(_files_in(draft))
         manifest["files"] = [reference(draft / name, draft).model_dump() for name in names]
         if judge:
@@ -127,6 +119,28 @@ def write_bundle(
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # unfinished, or after the swap the old bundle
     return tuple(folder / name for name in sorted([*names, MANIFEST]))
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    for label in labels:
+        if not label or "\n" in label or "\r" in label:
+            raise UsageError(f"label {label!r} is empty or has a line break; labels.txt holds one label a line.")
+
+
+def _copy(sources: Mapping[str, Path], draft: Path) -> None:
+    for name, source in sources.items():
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, draft / name)
+
+
+def _write_origin(
+    draft: Path, parts: Mapping[str, Part], card: CardFacts, origin: Origin, manifest: Mapping[str, Any]
+) -> None:
+    """Write the bill of materials, and the provenance of all that is in ``draft`` so far."""
+    facts, versions = manifest["facts"], manifest["versions"]
+    write_atomic(draft / SBOM, sbom(draft, parts, card, origin, facts, versions))
+    made = provenance(draft, sorted(_files_in(draft)), origin, facts, versions)
+    write_atomic(draft / PROVENANCE, json.dumps(made, indent=2) + "\n")
 
 
 def _check_folder(folder: Path) -> None:

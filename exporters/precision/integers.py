@@ -109,9 +109,15 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
     quantized = set(quantizable(source)) - set(kept)
     added: dict[str, Any] = {}
     nodes = []
+    # An activation that was 0 all over (a dead channel's) has no scale; any positive one represents it exactly.
+    # ONNX Runtime (1.32) merges equal pairs, and multiplies int8 only where one product alone reads a pair. So a second
+    # reader of a tensor, such as k beside q, gets the next scale that float32 has.
+    scales = {name: np.float32(top / LEVELS or 1.0) for name, top in ranges.of.items()}
     for node in graph.node:
         if node.name in quantized:
-            nodes += _activation_pair(node, ranges.of[node.input[0]] / LEVELS, added)
+            name = node.input[0]
+            nodes += _activation_pair(node, scales[name], added)
+            scales[name] = np.nextafter(scales[name], np.float32(np.inf))
             nodes.append(_weight_scaled(node, weights[node.input[1]], added))
             nodes += _as_matmul(node) if _is_plain_gemm(node) else [node]
         else:
@@ -138,13 +144,12 @@ def quantizable(source: SourceGraph) -> tuple[str, ...]:
     )
 
 
-def _activation_pair(node: Any, scale: float, added: dict[str, Any]) -> list[Any]:
+def _activation_pair(node: Any, scale: np.float32, added: dict[str, Any]) -> list[Any]:
     """Return a pair for the activation that a product reads; TensorRT takes none that products share."""
     from onnx import helper, numpy_helper
 
     name = f"{node.name}_input"
-    # An activation that was 0 all over (a dead channel's) has no scale; any positive one represents it exactly.
-    added[f"{name}_scale"] = numpy_helper.from_array(np.float32(scale or 1.0), f"{name}_scale")
+    added[f"{name}_scale"] = numpy_helper.from_array(np.asarray(scale), f"{name}_scale")
     added[_ZERO] = numpy_helper.from_array(np.int8(0), _ZERO)
     parameters = [f"{name}_scale", _ZERO]
     quantize = helper.make_node(

@@ -43,7 +43,7 @@ def choose_flavour(wanted: str) -> tuple[str, str]:
                 "tensorrt needs an NVIDIA GPU to build an engine and none was found; build where there is one, "
                 "or use tensorrt-rtx, which builds without."
             )
-        return wanted, f"{wanted} {installed[wanted]} was asked for"
+        return wanted, f"{wanted} {installed[wanted]} is installed"
     if "tensorrt" in installed and gpu_present():
         return "tensorrt", f"tensorrt {installed['tensorrt']} is installed and a GPU is here to build on"
     if "tensorrt-rtx" in installed:

@@ -118,6 +118,8 @@ def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
 
 
 def _read(run: Path) -> tuple[Path, Report, Baseline]:
+    if (run / "report.json").is_file():  # the folder of `compress verify BUNDLE`
+        run /= "report.json"
     file = run / "report" / "report.json" if run.is_dir() else run
     report = read_report(run)
     return file, report, baseline_of(report, file)

@@ -144,7 +144,12 @@ LIMITS: dict[str, Gate[Change]] = {
     one.field: one
     for one in (
         Gate(field="max_accuracy_loss", label="loss of top-1", unit="points", measure=_accuracy),
-        TimeLimit(field="max_slowdown", label="slowdown against the teacher", unit="%", measure=_slowdown),
+        TimeLimit(
+            field="max_slowdown",
+            label="slowdown since the baseline, relative to the teacher",
+            unit="%",
+            measure=_slowdown,
+        ),
         TimeLimit(field="max_latency_growth", label="growth of the latency", unit="%", measure=_latency),
         Gate(field="max_growth", label="growth on disk", unit="%", measure=_size),
     )

@@ -36,7 +36,7 @@ def blocks(row: dict[str, Any]) -> bool:
 
 
 def line_of(row: dict[str, Any]) -> str:
-    """Return a row as ``FAIL onnx (fp32) slowdown against the teacher: 10.3 [8.9, 11.8] %; limit at most 3 %.``."""
+    """Return a row as ``FAIL onnx (fp32) growth on disk: 77.6 %; limit at most 5 %.``."""
     word = "FAIL" if blocks(row) else row["verdict"].upper()
     return f"{word} {row['artifact']} {row['label']}: {gate_said(row)}."
 
@@ -64,7 +64,10 @@ def markdown(found: dict[str, Any], measured: list[dict[str, str]]) -> str:
     ``measured`` are rows of ``differences.side_by_side``; they have times of two days, which are not what is judged.
     """
     said, baseline, made = found["verdict"], found["baseline"], found["baseline"]["made"]
-    parts = [f"# {said['word']}: {said['why']}", *(plain(line_of(row)) for row in found["rows"] if blocks(row))]
+    parts = [
+        f"# {said['word']} against the baseline: {said['why']}",
+        *(plain(line_of(row)) for row in found["rows"] if blocks(row)),
+    ]
     if found["rows"]:
         parts.append(markdown_table(Table("", _COLUMNS, found["rows"])))
     parts += [f"> {plain(note)}" for note in found["notes"]]

@@ -86,15 +86,7 @@ def worker(folder: Path, as_json: bool, **given: Any) -> int:
     return EXIT_OK
 
 
-class _Start(click.Command):
-    """What a user calls by the name of its group."""
-
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write it without the word that was put in."""
-        formatter.write_usage(ctx.command_path.removesuffix(" start"), " ".join(self.collect_usage_pieces(ctx)))
-
-
-@sweep.command(cls=_Start, hidden=True)
+@sweep.command(hidden=True)
 @click.option("--config", required=True)
 @settings_option("A setting.")
 @click.option("-o", "--output", type=FOLDER, required=True)

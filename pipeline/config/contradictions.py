@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from vitcompress.core.network_names import split_tag
-from vitcompress.core.storage import is_url
+from vitcompress.core.storage import has_password, hidden, is_url
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.sources import source_of
@@ -29,6 +29,12 @@ def contradictions(config: RunConfig) -> Iterator[str]:
             yield (
                 f"{section}.init is '{network.init}' and {section}.weights is {network.weights!r}; give both init=file "
                 "and a file, or neither."
+            )
+    for name, url in (("mirror", config.mirror), ("data.source", config.data.source), ("data.root", config.data.root)):
+        if url and has_password(url):
+            yield (
+                f"{name} is '{hidden(url)}', and its password would stand in config.yaml, log and provenance; keep it "
+                "in the environment or in fsspec's own settings (~/.config/fsspec), and leave it out here."
             )
     init, start = config.student.init, config.student.start
     if start and config.student.weights:

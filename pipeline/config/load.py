@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from vitcompress.core.errors import UsageError, nearest
 from vitcompress.core.network_names import origin_of
 from vitcompress.core.renamed import new_settings
-from vitcompress.core.storage import is_url
+from vitcompress.core.storage import hidden, is_url
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.model import CheckSettings, RunConfig
@@ -268,7 +268,7 @@ def validate_check(values: Mapping[str, Any]) -> CheckConfig:
 def told_at_once(problems: Sequence[str]) -> UsageError:
     """Return one error for all of the problems."""
     head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
-    return UsageError(head + "\n  ".join(problems))
+    return UsageError(hidden(head + "\n  ".join(problems)))
 
 
 def _typed(values: Mapping[str, Any], kind: type[Config]) -> Config:

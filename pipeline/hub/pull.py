@@ -58,9 +58,11 @@ def pull(name: str, output: PathLike | None = None, *, revision: str | None = No
         judge = open_judge(bundle)
         files = len(bundle.manifest["files"]) + (len(judge.files) if judge else 0)
         draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
+        if folder.exists():  # and stays: a shell may stand in it, or a link lead there
+            for path in sorted(draft.iterdir(), key=lambda path: path.name == MANIFEST):
+                path.rename(folder / path.name)
+        else:
+            draft.rename(folder)
     except BundleError as error:
         raise BundleError(f"'{name}' on the hub: {str(error).replace(f'{draft}/', '')}") from error
     finally:

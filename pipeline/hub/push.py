@@ -11,7 +11,17 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.record import FileRef, Record
 from vitcompress.exporters.bundle import open_bundle, open_judge
 from vitcompress.exporters.bundle.judge import USAGE
-from vitcompress.exporters.bundle.layout import INFER, JUDGE, LABELS, MANIFEST, PREPROCESS, README, is_ours
+from vitcompress.exporters.bundle.layout import (
+    INFER,
+    JUDGE,
+    LABELS,
+    MANIFEST,
+    PREPROCESS,
+    PROVENANCE,
+    README,
+    SBOM,
+    is_ours,
+)
 from vitcompress.pipeline.api.arguments import PathLike
 from vitcompress.pipeline.api.runs import Run, folder_of
 from vitcompress.pipeline.hub.access import asking, checked
@@ -119,7 +129,8 @@ def _content(
     manifest = dict(bundle.manifest)
     graphs = {model.path.name for model in bundle.models if model.runtime == "onnx"}
     usual = {*graphs, PREPROCESS, LABELS, INFER}
-    names = [entry["path"] for entry in manifest["files"] if entry["path"] != README]
+    # Provenance and bill of materials are of the bundle as it is here, with this machine's paths and another README.
+    names = [entry["path"] for entry in manifest["files"] if entry["path"] not in (README, PROVENANCE, SBOM)]
     names = [one for one in names if engines or one in usual or one.startswith((_ROOT, "torch/"))]
     if not engines:
         manifest["models"] = [row for row in manifest["models"] if row["file"] in graphs]

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.storage import hidden
+from vitcompress.core.terminal import console as console_to
 from vitcompress.pipeline.api.arguments import PathLike, Settings, assignments, console_of, request_of
+from vitcompress.pipeline.preemption import preemptible
 from vitcompress.pipeline.sweep.judge import Judged, judged, outdone, timed
 from vitcompress.pipeline.sweep.result import SweepResult, SweepWork, result_of
 from vitcompress.pipeline.sweep.space import read_space
@@ -21,7 +24,8 @@ from vitcompress.pipeline.sweep.worker import Worker
 @contextmanager
 def _stoppable() -> Iterator[None]:
     try:
-        yield
+        with preemptible(False, console_to(stderr=True)):
+            yield
     except KeyboardInterrupt:
         raise RunInterrupted("sweep stopped; what is trained is saved, and the same command goes on.") from None
 
@@ -102,6 +106,12 @@ def _plan(asked: dict[str, Any], space: Path, trials: int, storage: Any, root: P
     found = read_space(space, values)
     point = {name: each[0] if isinstance(each, list) else each["low"] for name, each in found.items()}
     first = validate(merge(values, parse_sets(assignments(point))))
+    if first.mirror or first.requeue:
+        name, value = ("mirror", f"'{hidden(first.mirror)}'") if first.mirror else ("requeue", "true")
+        raise UsageError(
+            f"{name} is {value}, which is of one run, and a sweep has many; leave it out, keep --output on a disk that "
+            "stays, and requeue the job of the sweep by its exit code (85, 130)."
+        )
     if trials < 1 or storage not in ("sqlite", "journal"):
         raise UsageError(f"trials is {trials} and storage '{storage}'; give 1 or more, and sqlite or journal.")
     if not (root / "plan.json").is_file():

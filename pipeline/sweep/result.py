@@ -183,7 +183,7 @@ def _chosen(rows: Sequence[TrialRow]) -> TrialRow | None:
 
 def _sentence(rows: Sequence[TrialRow], chosen: TrialRow | None, score: str) -> str:
     if chosen is None or chosen.verdict is None:
-        return f"No trial was judged: {rows[0].accuracy.reason if rows else 'none has begun'}."
+        return f"No trial was judged: {(rows[0].accuracy.reason or '').rstrip('.') if rows else 'none has begun'}."
     accuracy, verdict = chosen.accuracy, chosen.verdict
     low = accuracy.value if accuracy.low is None else accuracy.low
     alike = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from vitcompress.core.errors import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.records import DistillRecord, StudentRecord
 from vitcompress.core.rundir import RunDirectory
@@ -24,6 +26,8 @@ from vitcompress.pipeline.sweep.trial import held_out, last_words, start
 _POLL_SECONDS = 1.0
 _STOPPING_SECONDS = 120.0
 """Between asking a trial to save and stop, and ending it."""
+_STOPPED = (EXIT_INTERRUPTED, EXIT_PREEMPTED, -signal.SIGTERM, -signal.SIGINT)
+"""What a trial ends with that was asked to stop, and saved what it had."""
 STARTUP = 4
 """Comparable trials, at least, whose median decides whether one is pruned."""
 
@@ -117,6 +121,8 @@ class Worker:
         elif slot.pruned:
             tell(slot.trial.number, state=states.PRUNED)
             told = slot.pruned
+        elif code in _STOPPED:  # not by this worker: a scheduler signals every process of a job
+            told = f"was stopped (exit code {code}); it is left to be claimed again"
         else:
             tell(slot.trial.number, state=states.FAIL)
             told = f"failed (exit code {code}): {last_words(self.sweep, slot.trial)}"

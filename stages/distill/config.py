@@ -58,7 +58,9 @@ class CacheConfig(Record):
 
 
 class DistillConfig(TrainingConfig):
-    """How the student learns from the teacher: ``L = (1-a) CE + a tau^2 KL + b sum of w feature`` (DESIGN 3.2).
+    """How the student learns from the teacher: ``L = (1-a) CE + a tau^2 KL + b sum of w feature``.
+
+    docs/distillation.md has the parts.
 
     ``alpha: 0`` with ``features: []`` trains the student alone: the teacher is neither built nor run.
     """

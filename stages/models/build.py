@@ -53,7 +53,7 @@ def _with_strategy(model: nn.Module, spec: ModelSpec) -> nn.Module:
 def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
     """Return logits ``[B, K]`` and the taps ``[B, D, H, W]`` of ``indices`` in the order asked; keep nothing else.
 
-    A tap is a block's patch tokens before the final norm (DESIGN, section 2).
+    A tap is a block's patch tokens before the final norm.
     """
     if not indices:
         return model(x), []

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from timm.models._hub import load_model_config_from_path
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of
-from vitcompress.core.network_names import OVERLAY, origin_of
+from vitcompress.core.network_names import OVERLAY, is_own, origin_of
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.create import ENTRY
 from vitcompress.stages.models.timm_files import OWN_WEIGHTS
@@ -99,8 +100,16 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
             args["img_size"] = sides[0]
         known = {key: published[key] for key in (*_KEPT, "label_names") if published.get(key) is not None}
         if arch == ENTRY and role == "student":
-            spec = ModelSpec.model_validate(args["spec"])
+            try:
+                spec = ModelSpec.model_validate(args.get("spec"))
+            except ValidationError as error:
+                raise UsageError(f"the {_CONFIG} of '{name}' has no 'spec' of a student; bundle it again.") from error
             arch, args = spec.arch, spec.args
+        if is_own(arch):
+            raise UsageError(
+                f"the {_CONFIG} of '{name}' names code ('{arch}') and no architecture of timm; such code runs only "
+                "where you name it yourself, as the network."
+            )
         words = f"{name}{at}, timm's {arch}"
     else:
         raise UsageError(f"the {_CONFIG} of '{name}' names neither an architecture of timm nor a model_type.")

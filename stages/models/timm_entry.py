@@ -14,6 +14,7 @@ from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.network_names import is_own
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.families.family import Family, Shape
@@ -46,6 +47,8 @@ def _student(
             f"{'none' if spec is None else 'something else'} was given; use "
             'timm.create_model("local-dir:BUNDLE/timm", pretrained=True).'
         ) from error
+    if is_own(known.arch):  # whoever wrote the file, perhaps a stranger on a hub, would choose what runs here
+        raise UsageError(f"compress_student was given code ('{known.arch}') as its architecture, which is not run.")
     own = known.args.get("in_chans", 3)
     if in_chans not in (None, own):
         raise UsageError(f"compress_student takes images of {own} channels; in_chans={in_chans} was given.")

@@ -1,4 +1,4 @@
-"""Absorb a lift's projector, LayerNorm and head into two small matrices, exactly (DESIGN 3.5).
+"""Absorb a lift's projector, LayerNorm and head into two small matrices, exactly (docs/strategies.md).
 
 With the projector's weight W ``[Dt, Ds]``, Wc = W less the mean of each column, and LayerNorm's g, c, e:
 

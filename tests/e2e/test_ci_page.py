@@ -117,14 +117,14 @@ def test_actions_are_pinned_by_commit_no_input_is_read_as_a_command_and_the_comm
 COMPRESS = """
 echo "$@" >> calls
 if [ "$1" = run ]; then
-    [ "$RUN_ENDS" -gt 1 ] && exit "$RUN_ENDS"
+    [ "$RUN_ENDS" -gt 1 ] && echo "a line" >&2 && echo "error: no \\`x\\`." >&2 && exit "$RUN_ENDS"
     mkdir -p "runs/a b/report"
     printf "## report – é\\n" > "runs/a b/report/report.md"
     echo "<testsuites/>" > "runs/a b/report/junit.xml"
     printf "PASS or not\\nreport   runs/a b/report/report.html\\nbundle   runs/a b/bundle\\n"
     exit "$RUN_ENDS"
 fi
-[ "$CHECK_ENDS" -gt 1 ] || printf "## check\\n" > "$2/report/check.md"
+if [ "$CHECK_ENDS" -gt 1 ]; then echo "error: another model" >&2; else printf "## check\\n" > "$2/report/check.md"; fi
 exit "$CHECK_ENDS"
 """
 """Stands in for compress: ends as told, leaves what compress leaves."""
@@ -185,6 +185,7 @@ class Job:
 
 
 OLD = "runs/a b/report/check.junit.xml"
+FOLDED = "<details><summary>"
 
 
 @pytest.fixture
@@ -204,11 +205,16 @@ def test_a_run_that_does_not_say_where_its_report_is_fails_the_action(place: Pat
 @pytest.mark.parametrize(
     ("run_ends", "check_ends", "code", "parts"),
     [
-        (0, 0, 0, ["## check", "## report – é"]),
-        (0, 1, 1, ["## check", "## report – é"]),
-        (1, 0, 1, ["## check", "## report – é"]),
-        (0, 2, 2, ["## compress check ended with exit code 2", "## report – é"]),
-        (2, 0, 2, ["## compress run ended with exit code 2", "actions/runs/77"]),
+        (0, 0, 0, ["## check", FOLDED, "\n\n## report – é\n", "</details>"]),
+        (0, 1, 1, ["## check", FOLDED, "\n\n## report – é\n", "</details>"]),
+        (1, 0, 1, ["## check", "\n\n## report – é"]),
+        (
+            0,
+            2,
+            2,
+            ["## compress check ended with exit code 2", "\n\n    error: another model\n\n", FOLDED, "## report – é"],
+        ),
+        (2, 0, 2, ["## compress run ended with exit code 2", "\n\n    error: no `x`.\n\n", "actions/runs/77"]),
     ],
 )
 def test_the_action_tells_first_and_fails_last(
@@ -219,9 +225,53 @@ def test_the_action_tells_first_and_fails_last(
     assert verdict.returncode == code
     assert (f"exit code {code}" in verdict.stdout) == (code != 0)
     assert run_ends > 1 or not (place / OLD).exists()
+    assert (FOLDED in job.comment) == (FOLDED in parts)
+    assert "a line" not in job.comment
     places = [job.comment.index(part) for part in ["<!-- compress: compress -->", *parts]]
     assert places == sorted(places)
     assert (place / "summary").read_text() == job.comment
+
+
+ANOTHER = """
+if [ "$1" = run ] && [ -e runs/other ]; then
+    echo "error: output 'runs/other' holds another run (geometry was 'reduced', now 'full'); give another." >&2
+    exit 2
+fi
+"""
+
+
+def test_another_run_of_the_same_name_in_the_cache_is_removed(place: Path) -> None:
+    program(place / "bin", "compress", ANOTHER + COMPRESS)
+    (place / "runs" / "other").mkdir()
+    assert Job(place, config="compress.yaml").all(0, 0).returncode == 0
+    assert not (place / "runs" / "other").exists()
+    assert (place / "runs" / "a b").exists()
+    (place / "runs" / "other").mkdir()
+    script = "\n".join(yaml.safe_load(GITLAB.read_text())["compress"]["script"])
+    ends = {"RECIPE": "digits", "IMAGES": "", "BASELINE": "baseline.json", "RUN_ENDS": "0", "CHECK_ENDS": "0"}
+    assert shell(place, script, **ends).returncode == 0
+    assert not (place / "runs" / "other").exists()
+
+
+def test_images_get_another_date_where_one_of_them_changes_and_else_the_same(place: Path) -> None:
+    files = [place / "my images" / name for name in ("a/1.npy", "b/2.npy")]
+    job = Job(place, config="compress.yaml", images="my images")
+    gitlab = "\n".join(yaml.safe_load(GITLAB.read_text())["compress"]["script"])
+    ends = {"RECIPE": "folder", "IMAGES": "my images", "BASELINE": "b.json", "RUN_ENDS": "0", "CHECK_ENDS": "0"}
+    dates = []
+    for texts in ("xy", "xy", "yx"):  # at last two images of one size change places
+        for ours in (True, False):
+            for file, text in zip(files, texts, strict=True):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+            done = job.step("Dates") if ours else shell(place, gitlab, **ends)
+            assert (done.returncode, done.stderr) == (0, "")
+            (date,) = {file.stat().st_mtime for file in files}
+            dates.append(date)
+    assert dates[0] < 2**28
+    assert len({*dates[:4]}) == 1
+    assert dates[4] == dates[5] != dates[0]
+    assert Job(place, config="compress.yaml", images="absent").step("Dates").returncode == 0
 
 
 def test_without_a_baseline_the_gates_alone_decide(place: Path) -> None:
@@ -275,13 +325,24 @@ def test_one_comment_is_written_over(
     assert calls == (f"api --silent --method {wanted} -F {body}\n" if wanted else "")
 
 
+@pytest.mark.parametrize(("user", "owner"), [("echo alice", "alice"), ('echo "{}"; exit 1', "")])
+def test_a_person_finds_the_own_comment_by_name(user: str, owner: str, place: Path) -> None:
+    listed = 'echo "[$OWNER]" >> owners'
+    program(place / "bin", "gh", f'case "$*" in "api user"*) {user};; *--method*) ;; *) {listed};; esac')
+    job = Job(place, config="compress.yaml", **{"token": "a secret"})
+    job.all(0, 0)
+    assert job.step("Comment").returncode == 0
+    assert (place / "owners").read_text() == f"[{owner}]\n"
+
+
 @pytest.mark.parametrize(("run_ends", "check_ends", "code"), [(0, 0, 0), (0, 1, 1), (2, 0, 2), (0, 2, 2)])
 def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, place: Path) -> None:
     job = yaml.safe_load(GITLAB.read_text())["compress"]
-    variables = {name: value for name, value in job["variables"].items() if name == "BASELINE"}
+    variables = {name: value for name, value in job["variables"].items() if name in {"BASELINE", "RECIPE", "IMAGES"}}
     script = "\n".join(job["script"])
     done = shell(place, script, **variables, RUN_ENDS=str(run_ends), CHECK_ENDS=str(check_ends))
-    assert (done.returncode, done.stderr) == (code, "")
+    assert done.returncode == code
+    assert [line for line in done.stderr.splitlines() if not line.startswith(("a line", "error: "))] == []
     kept = {path.name for path in (place / "compress-report").iterdir()}
     assert ("report.md" in kept) == (run_ends < 2)
     for path in job["artifacts"]["reports"]["junit"]:

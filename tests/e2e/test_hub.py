@@ -113,6 +113,9 @@ def test_a_push_sends_what_others_need_and_nothing_of_this_machine(
     assert not [path for path in found if re.search(r"judge/|engine|triton/", path)]  # nor of the push before
     dry = hub.ask("push", finished.root, NAME, "--license", "mit", "--dry-run", HF_TOKEN="", HF_HUB_OFFLINE="1")
     assert {line.split()[-1] for line in dry.out.splitlines()[:-3]} == found
+    whole = hub.ask("push", finished.root, NAME, "--include-engines", "--dry-run").out
+    assert "model.onnx" in whole
+    assert not [name for name in ("provenance.json", "sbom.cdx.json") if name in whole]
     card = hub.get(f"{NAME}/resolve/main/README.md").decode()
     _, header, body = card.split("---\n", 2)
     data = yaml.safe_load(header)

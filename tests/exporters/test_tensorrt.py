@@ -180,8 +180,8 @@ def test_the_builders_words_become_dtypes() -> None:
         ("auto", {"tensorrt": "11.4", "tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "without a GPU"),
         ("auto", {"tensorrt": "11.4"}, False, "none", "needs a GPU to build"),
         ("auto", {}, False, "none", "pip install tensorrt-rtx"),
-        ("tensorrt", {"tensorrt": "11.4"}, True, "tensorrt", "asked for"),
-        ("tensorrt-rtx", {"tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "asked for"),
+        ("tensorrt", {"tensorrt": "11.4"}, True, "tensorrt", "11.4 is installed"),
+        ("tensorrt-rtx", {"tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "1.7 is installed"),
     ],
 )
 def test_the_flavour_follows_from_what_is_here(

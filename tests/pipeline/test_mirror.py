@@ -39,7 +39,8 @@ def step(root: Path, number: int) -> Path:
 
 def files(root: Path) -> dict[str, bytes]:
     found = {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    return {name: content for name, content in found.items() if name != "cache/answers"}
+    own = ("cache/answers", "log.txt", module.SEEN)
+    return {name: content for name, content in found.items() if name not in own}
 
 
 def keep(url: str, root: Path) -> None:
@@ -97,7 +98,7 @@ def test_an_upload_that_is_cut_off_leaves_the_one_before(
     keep(f"{bucket}/run", tmp_path / "new")
     assert files(tmp_path / "new") == expected
     store.invalidate_cache()
-    assert len(store.find(base)) == 1 + len(expected)  # what the killed one left is gone
+    assert len(store.find(base)) == 2 + len(expected)  # run.json and log.txt; what the killed one left is gone
 
 
 def test_what_cannot_be_trusted_or_reached_is_refused(bucket: str, tmp_path: Path) -> None:
@@ -113,3 +114,62 @@ def test_what_cannot_be_trusted_or_reached_is_refused(bucket: str, tmp_path: Pat
     with pytest.raises(EnvironmentLacksError, match=r"mirror 's3://no-such-bucket-here/run' cannot be used"):
         keep("s3://no-such-bucket-here/run", tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_was_left_behind_does_not_replace_what_another_machine_made_since(tmp_path: Path) -> None:
+    url, first, second = f"file://{tmp_path}/mirrors/run", begun(tmp_path / "first"), tmp_path / "second"
+    keep(url, first)
+    keep(url, first)  # the same folder goes on
+    keep(url, second)
+    keep(url, step(second, 9))
+    with pytest.raises(UsageError, match=r"was written elsewhere since '.*first' was .*; remove this folder"):
+        keep(url, first)
+    keep(url, tmp_path / "third")
+    assert (tmp_path / "third/checkpoints/student/abc/step-9/model.bin").is_file()
+
+
+def test_a_kill_around_the_last_request_does_not_shut_its_own_folder_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, root = f"file://{tmp_path}/mirrors/run", begun(tmp_path / "run")
+    keep(url, root)
+    store, _ = fsspec.url_to_fs(url)
+    real = store.pipe_file
+    for reached in (False, True):
+        mirror = Mirror(url, step(root, 2 + reached), Console(file=io.StringIO()))
+        mirror.restore()
+
+        def killed(path: str, content: bytes, reached: bool = reached) -> None:
+            if reached:
+                real(path, content)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "pipe_file", killed)
+            with pytest.raises(KeyboardInterrupt):
+                mirror.upload()
+        keep(url, root)
+
+
+def test_what_may_yet_be_refused_is_not_mirrored_and_what_it_says_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.02)
+    url, root, said = f"file://{tmp_path}/mirrors/run", tmp_path / "run", io.StringIO()
+    with mirrored(url, root, Console(file=said)):
+        run = RunDirectory.claim(root, {"teacher": "one"})
+        (root / "records").mkdir()
+        (root / "records/data.json").touch()
+        time.sleep(0.2)
+        assert not (tmp_path / "mirrors/run/run.json").exists()
+        (root / "records/teacher.json").touch()
+        while not (tmp_path / "mirrors/run/run.json").exists():
+            time.sleep(0.02)
+        monkeypatch.setattr(Mirror, "upload", lambda self: 1 / 0)
+        run.mark("teacher", "done", "print")
+        while "could not be written" not in said.getvalue():
+            time.sleep(0.02)
+        monkeypatch.undo()
+    log = (root / "log.txt").read_text()
+    assert f"mirror   warning: {url} could not be written (division by zero)" in log

@@ -1,4 +1,4 @@
-"""The published recipes: what DESIGN 3.3 says, valid as they stand, and honest about what was reproduced."""
+"""The published recipes: what docs/distillation.md says, valid as they stand, and honest about what was reproduced."""
 
 from __future__ import annotations
 

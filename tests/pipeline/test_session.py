@@ -78,3 +78,12 @@ def test_each_session_is_appended_and_an_error_ends_its_own(runner: Runner) -> N
     assert found[error + 1] == "Traceback (most recent call last):"
     assert "stopped: stopped after 1 of 2 epochs." in found
     assert found[-1] == "session ended"
+    runner.line("mirror", "after it")  # into no file that has the descriptor's number by now
+    assert lines(runner) == found
+
+
+def test_passwords_in_urls_are_not_logged_or_shown(runner: Runner) -> None:
+    with session(runner, "compress run --data https://me:s3cret@host/list.csv"):
+        runner.line("track", "mlflow: https://me:s3cret@host")
+    assert "mlflow: https://***@host" in "\n".join(lines(runner))
+    assert "s3cret" not in (runner.run.root / "log.txt").read_text() + runner.console.file.getvalue()  # type: ignore[attr-defined]

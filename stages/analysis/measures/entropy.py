@@ -1,4 +1,4 @@
-"""Entropy [DD]: how spread a token's activations are over the tap's range (DESIGN, section 3.4)."""
+"""Entropy [DD]: how spread a token's activations are over the tap's range (docs/analysis.md)."""
 
 from __future__ import annotations
 

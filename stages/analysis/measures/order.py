@@ -1,4 +1,4 @@
-"""What the order of channels contributes to SEP: the same tokens under random orders (DESIGN, section 3.4).
+"""What the order of channels contributes to SEP: the same tokens under random orders (docs/analysis.md).
 
 No token is transformed again for it. A spectral energy is a quadratic form of the token, so the area under a token's
 folded curve is ``x^T T x / |x|^2`` with a circulant T, the area under a reordered token's curve is the same form with

@@ -1,4 +1,4 @@
-"""The distillation losses (DESIGN 3.2), one a file.
+"""The distillation losses (docs/distillation.md), one a file.
 
 A file of ``features`` compares two taps, a file of ``logits`` two answers; its name is the value in the config
 (``distill.features.0.kind``, ``distill.logits``), its function ``loss`` is called. To add one, add such a file and its

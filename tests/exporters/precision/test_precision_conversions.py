@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from engine_graphs import int8_file, save_graph
 from numpy.typing import NDArray
@@ -35,6 +36,26 @@ def test_the_graph_is_what_tensorrt_takes(onnx_file: Path, tmp_path: Path, image
     assert len(weights) == len(quantizable(load_source(onnx_file))) == 10
     assert all(array.min() >= -127 for array in weights)
     assert all(np.abs(array).max() == 127 for array in weights)
+
+
+def test_onnx_runtime_multiplies_in_int8_what_reads_one_tensor(tmp_path: Path) -> None:
+    """As query, key and value do. It merges pairs that are equal, and multiplies by fp32 where one pair is shared."""
+    tokens = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 5, 8])
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.standard_normal((8, 8), np.float32), name) for name in "qkv"]
+    nodes = [helper.make_node("MatMul", ["images", name], [f"{name}_out"], f"to_{name}") for name in "qkv"]
+    nodes.append(helper.make_node("Concat", ["q_out", "k_out", "v_out"], ["logits"], "concat", axis=2))
+    source = load_source(save_graph(tmp_path / "three.onnx", nodes, tokens, weights))
+    images = rng.standard_normal((4, 5, 8), np.float32)
+    model = int8_from_fp32(source, calibrated(source, images, ["images"])[0])
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    made = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert made["MatMulIntegerToFloat"] == 3
+    expected = logits_of(source.model, images, optimised=True)
+    assert np.abs(logits_of(model, images, optimised=True) - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_sound_run_passes_and_what_was_compared_is_written(run: Path, baseline
     assert {"gate", "artifact", "limit", "value", "low", "high", "verdict", "required", "why", "label"} <= set(
         found["rows"][0]
     )
-    assert (run / "report" / "check.md").read_text().startswith("# PASS: ")
+    assert (run / "report" / "check.md").read_text().startswith("# PASS against the baseline: ")
     suite = Xml.fromstring((run / "report" / "check.junit.xml").read_text())  # noqa: S314 - written just now
     assert (suite.get("failures"), suite.get("tests")) == ("0", str(len(found["rows"])))
 
@@ -45,7 +45,7 @@ def test_a_regression_fails_with_its_cause_on_one_line(run: Path, baseline: Path
     lines = [line for line in out.splitlines() if line.startswith("FAIL onnx")]
     assert [line.partition(":")[0] for line in lines] == [
         "FAIL onnx (fp32) loss of top-1",
-        "FAIL onnx (fp32) slowdown against the teacher",
+        "FAIL onnx (fp32) slowdown since the baseline, relative to the teacher",
     ]
     page = (tmp_path / "out" / "check.md").read_text()
     assert lines[0] in page
@@ -62,7 +62,7 @@ def test_a_regression_fails_with_its_cause_on_one_line(run: Path, baseline: Path
     failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
     assert failed == [
         "onnx (fp32) loss of top-1 at most 0 points",
-        "onnx (fp32) slowdown against the teacher at most 3 %",
+        "onnx (fp32) slowdown since the baseline, relative to the teacher at most 3 %",
     ]
     assert not (run / "report" / "check.json").exists()
 
@@ -205,6 +205,11 @@ def test_missing_and_other_files_are_refused_with_what_to_do(run: Path, baseline
     assert f"`compress check RUN --baseline {absent} --update`" in refused(run, absent)
     report.unlink()
     assert "give the folder of a finished `compress run`" in refused(run, baseline)
+
+
+def test_the_folder_that_verify_wrote_for_a_bundle_is_a_run_too(run: Path, baseline: Path) -> None:
+    assert in_process("check", run / "report", "--baseline", baseline).code == 0
+    assert (run / "report" / "check.md").is_file()
 
 
 def test_a_run_without_sessions_is_no_baseline(run: Path, baseline: Path) -> None:

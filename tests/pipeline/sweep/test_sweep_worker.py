@@ -18,10 +18,12 @@ import pytest
 pytest.importorskip("optuna")
 from rich.console import Console
 
-from vitcompress.core.errors import UsageError
+from vitcompress.core.errors import RunPreempted, UsageError
 from vitcompress.core.records import Cost, StudentRecord
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.sweep import store, worker
+from vitcompress.pipeline.sweep.face import sweep as run_sweep
+from vitcompress.pipeline.sweep.face import sweep_worker
 from vitcompress.pipeline.sweep.store import Plan, Sweep
 from vitcompress.pipeline.sweep.worker import Worker
 
@@ -81,6 +83,35 @@ def test_a_crash_costs_a_trial_and_not_the_sweep(tmp_path: Path, monkeypatch: py
     assert all(int(environment["OMP_NUM_THREADS"]) >= 1 for *_, environment in started)
     work(begun(tmp_path / "sweep", 5))  # more trials: the same sweep goes on, with a point of its own
     assert len({settings["distill.tau"] for _, settings, _ in started}) == len(started) == 5
+
+
+def test_a_trial_that_a_scheduler_stops_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "stopped"
+    code = f"import pathlib, sys; mark = pathlib.Path({str(mark)!r})\nif not mark.exists(): mark.touch(); sys.exit(85)"
+    started, sweep = trains(monkeypatch, code), begun(tmp_path / "sweep", 2)
+    work(sweep)
+    assert states(sweep) == ["COMPLETE"] * 2
+    assert [number for number, *_ in started] == [0, 0, 1]
+
+
+def test_sigusr1_saves_the_trials_and_tells_it_by_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = begun(tmp_path / "sweep", 1)
+    trains(monkeypatch, "import time; time.sleep(60)")
+    threading.Thread(target=lambda: (time.sleep(1), os.kill(os.getpid(), signal.SIGUSR1)), daemon=True).start()
+    with pytest.raises(RunPreempted, match="the same command goes on"):
+        sweep_worker(sweep.root, progress=False)
+    assert states(sweep) == ["RUNNING"]
+
+
+@pytest.mark.parametrize("given", [{"mirror": "s3://bucket/run"}, {"settings": ["requeue=true"]}])
+def test_what_is_of_one_run_is_refused(given: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("distill.tau: [1, 2]")
+    networks = {"teacher": "cait_s24", "student": "deit_tiny"}
+    with pytest.raises(UsageError, match="which is of one run, and a sweep has many"):
+        run_sweep("digits", space=tmp_path / "space.yaml", trials=2, output=tmp_path / "sweep", **networks, **given)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

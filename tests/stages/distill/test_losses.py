@@ -1,4 +1,4 @@
-"""The losses against their definitions written out in numpy (DESIGN 3.2)."""
+"""The losses against their definitions written out in numpy (docs/distillation.md)."""
 
 from __future__ import annotations
 

@@ -184,6 +184,27 @@ def test_a_folder_stands_in_for_the_cache_of_the_hub(tmp_path: Path, monkeypatch
     assert (spec.size, spec.crop_mode, spec.mean) == (32, "squash", (0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+@pytest.mark.parametrize("kind", ["architecture", "student", "alike", "inside"])
+def test_a_repository_does_not_choose_what_code_runs(tmp_path: Path, kind: str, role: str) -> None:
+    mark = tmp_path / "ran"
+    call: Any = {"arch": "subprocess:getoutput", "args": {"cmd": f"touch {mark}"}, "num_classes": 10, "graph": "plain"}
+    if kind == "inside":
+        call = {"arch": "compress_student", "args": {"spec": call}, "num_classes": 10, "graph": "plain"}
+    config: dict[str, Any] = {"architecture": "deit_tiny_patch16_224", "num_classes": 10, "pretrained_cfg": {}}
+    if kind == "architecture":
+        config |= {"architecture": call["arch"], "model_args": call["args"]}
+    elif kind == "alike":
+        config["compress_student"] = call
+    else:
+        config |= {"architecture": "compress_student", "model_args": {"spec": call}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"code \('subprocess:getoutput'\)"):  # noqa: PT012 - whichever comes first
+        found = resolve_origin(f"local-dir:{tmp_path}", role)
+        create(found.arch, {name: value for name, value in found.args.items() if name != "pretrained_cfg_overlay"}, 10)
+    assert not mark.exists()
+
+
 def test_folders_that_are_no_network_are_refused(tmp_path: Path) -> None:
     for content, words in (
         ({"model_type": "clip"}, f"type 'clip'; known are {', '.join(KNOWN)}"),
