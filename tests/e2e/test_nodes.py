@@ -119,6 +119,7 @@ def test_machines_without_a_common_disk_are_refused(nodes: dict[str, str], tmp_p
     )
 
 
+@pytest.mark.slow  # torchrun waits for 40 seconds
 def test_a_machine_that_is_lost_leaves_the_training_to_the_other(controlled: Finished, tmp_path: Path) -> None:
     """`torchrun --nnodes=1:2` goes on from the last checkpoint, with one process in place of two."""
     words = [*TORCHRUN, "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-backend=c10d",

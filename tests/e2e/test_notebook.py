@@ -11,10 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = [
-    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != "first_run"))
-    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
-]
+NOTEBOOKS = [pytest.param(path, id=path.stem) for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))]
 AGAIN = "run it again: jupyter execute --inplace docs/notebooks/NAME.ipynb"
 
 
@@ -24,6 +21,7 @@ def shown(cell: Any) -> str:
     return "".join(part if isinstance(part, str) else "".join(part) for part in parts).strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_a_newcomer_sees_what_is_committed(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
