@@ -143,19 +143,13 @@ def test_the_hopeless_are_pruned_by_the_median_of_their_like(tmp_path: Path, mon
 def test_an_interrupted_sweep_goes_on_with_the_same_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = begun(tmp_path / "sweep", 3)
     started = trains(monkeypatch, "import time; time.sleep(60)")
-    stopped = threading.Event()
-
-    def interrupt() -> None:
-        """As a user does: once more where nothing came of it, as in one of four runs of the suite (not explained)."""
-        time.sleep(2)
-        while not stopped.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-            stopped.wait(10)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        work(sweep, parallel=2)
-    stopped.set()
+    threading.Thread(target=lambda: (time.sleep(2), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work(sweep, parallel=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert states(sweep) == ["RUNNING", "RUNNING"]
     again = trains(monkeypatch, "")
     with sweep.lock("001"):  # another worker has this one
