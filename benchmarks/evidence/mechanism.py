@@ -15,7 +15,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[0]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import run
 from code_version import code_version
 from gates_latency import append
 from similarity import Floats, cka, gram_of
@@ -170,7 +170,7 @@ class Lines:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.keys = {line["key"] for line in lines_in(path)}
+        self.keys = set(run.Lines(path).read())
 
     def once(self, kind: str, about: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
         """Append a line, if there is none of this kind about the same."""
@@ -187,11 +187,7 @@ class Lines:
 
 def lines_in(path: Path) -> list[dict[str, Any]]:
     """Return all lines; one that a kill cut off is left out."""
-    found = []
-    for text in path.read_text().splitlines() if path.is_file() else ():
-        with suppress(json.JSONDecodeError):
-            found.append(json.loads(text))
-    return found
+    return list(run.Lines(path).read().values())
 
 
 @click.command(help=__doc__)
@@ -202,19 +198,16 @@ def lines_in(path: Path) -> list[dict[str, Any]]:
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(work: Path, images: int, seeds: int, pairs: bool, results: Path) -> None:
     """Measure what is not in the results."""
-    from run import Cell, passed
-    from run import Lines as Trained
-
     torch.set_num_threads(1)  # as the trainings
     work, lines = work.resolve(), Lines(results)
     if pairs:
         from pairs import train_pairs
 
         return train_pairs(work, lines, images)
-    trained = Trained(work / "arms.jsonl").read()
+    trained = run.Lines(work / "arms.jsonl").read()
     for study in dict.fromkeys(one["study"] for one in trained.values()):
-        number = passed(study, trained)
-        base = work / "runs" / f"{study}_base-{number}"
+        number = run.passed(study, trained)
+        base = work / "runs" / f"{study}_base-{number}_0"  # of seed 0; all seeds have one teacher
         if not (base / "state.json").is_file():
             click.echo(f"left out: {study} has no teacher yet that is better than its students ({base} is not there).")
             continue
@@ -222,7 +215,7 @@ def main(work: Path, images: int, seeds: int, pairs: bool, results: Path) -> Non
         for one in trained.values():
             if (one["study"], one["phase"]) != (study, "seed") or one["seed"] >= seeds:
                 continue
-            folder = work / "runs" / Cell(study, "seed", one["arm"], one["seed"]).folder
+            folder = work / "runs" / run.Cell(study, "seed", one["arm"], one["seed"]).folder
             for when in ("before", "after"):
                 about = {"study": study, "arm": one["arm"], "seed": one["seed"], "when": when}
                 lines.once("student", about, partial(student_line, base, folder, when, images))

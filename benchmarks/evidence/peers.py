@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import click
 import numpy as np
+from arms import FACTORS, STUDENT, TUNING_SEED
 from code_version import code_version
 
 from vitcompress.core.bits import packed
@@ -39,14 +40,12 @@ from vitcompress.pipeline.machine import environment
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "peers.jsonl"
-STUDENT = {"img_size": 40, "patch_size": 8, "embed_dim": 48, "depth": 6, "num_heads": 3}
 RATES = {
     "timm-logit": 0.1, "timm-feature": 0.1, "timm-logit-adamw": 1e-3, "timm-feature-adamw": 1e-3, "spectralkd": 5e-4,
     "lightly": 5e-4, "ours-lift": 0.0, "ours-soft": 0.0,
 }  # fmt: skip
 """Peers and their default learning rates, before what the tool makes of them for batch and size; ours decides its own.
 timm's default is SGD, which is not meant for transformers: the same with AdamW is there to be fair to it."""
-FACTORS, CHOICE_SEED = (1.0, 0.5, 2.0), 100
 CROPS = {"spectralkd": 224 / 256, "lightly": 1 / 1.143}
 """Share of the image that each tool's own evaluation keeps, where it is not all of it."""
 URLS = {
@@ -115,7 +114,7 @@ def prepare(study: Study, teacher: Path) -> None:
             f"the teacher takes images of {found[0]} and has {found[1]} classes; the tools feed it with the student's "
             f"images, [3, 40, 40] of {len(study.classes)} classes. Give a teacher of those (the plan's `scratch`)."
         )
-    known |= {"architecture": "deit_tiny_patch16_224", "model_args": STUDENT}
+    known |= {"architecture": "deit_tiny_patch16_224", "model_args": STUDENT["args"]}
     (study.work / "student").mkdir(exist_ok=True)
     (study.work / "student" / "config.json").write_text(json.dumps(known))
     small = study.work / "small"
@@ -274,7 +273,7 @@ def trained(study: Study, job: Job, out: Path) -> Any:
 def run_all(study: Study, peers: tuple[str, ...], epochs: int, seeds: int) -> None:
     """Choose each peer's rate, train all seeds with equal images, then with the processor's seconds of ours-lift."""
     best = {
-        peer: best_factor([carry_out(study, Job(peer, CHOICE_SEED, one, epochs, "val")) for one in FACTORS])
+        peer: best_factor([carry_out(study, Job(peer, TUNING_SEED, one, epochs, "val")) for one in FACTORS])
         for peer in peers
     }
     settings = [(peer, factor) for peer in peers for factor in sorted({1.0, best[peer]})]
