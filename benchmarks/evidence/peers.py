@@ -1,10 +1,11 @@
 """Other people's distillation against ours: the plan's student from the plan's teacher, at equal images and equal time.
 
-    python benchmarks/evidence/peers.py IMAGES/letters TEACHER --epochs 10 --work WORK      # TEACHER: its run directory
+    python benchmarks/evidence/peers.py IMAGES/letters TEACHER --work WORK                  # TEACHER: its run directory
     python benchmarks/evidence/peers.py IMAGES/letters TEACHER --epochs 2 --work WORK --once   # does each run?
     python benchmarks/evidence/peers_page.py                                                # docs/evidence/peers.md
 
-IMAGES/letters has ``train``, ``val`` (the plan's *choose*) and ``test``. Every finished training is a line of
+IMAGES/letters has ``train``, ``val`` (the plan's *choose*) and ``test``; the folder's name says which study's batch
+and epochs hold. Every finished training is a line of
 ``benchmarks/results/evidence/peers.jsonl``; the same command goes on after a stop. A training is a process of one
 thread, and its seconds are the processor's, its start included. Tools are cloned or installed below WORK/sources. No
 tool's own judgement counts: its last weights go into timm's network, which is judged with the tool's own preprocessing.
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import click
 import numpy as np
-from arms import FACTORS, STUDENT, TUNING_SEED
+from arms import BATCH, FACTORS, STUDENT, STUDIES, TUNING_SEED
 from code_version import code_version
 
 from vitcompress.core.bits import packed
@@ -85,9 +86,15 @@ class Study:
         return sum(1 for _ in (self.data / "train").glob("*/*"))
 
     @property
+    def batch(self) -> int:
+        """Images of a step: the plan's."""
+        return STUDIES[self.data.name].batch if self.data.name in STUDIES else BATCH
+
+    @property
     def about(self) -> dict[str, Any]:
         """What every line of this data set and teacher has."""
-        return {"data": self.data.name, "teacher": sha256_of(self.work / "teacher" / "model.safetensors")}
+        teacher = sha256_of(self.work / "teacher" / "model.safetensors")
+        return {"data": self.data.name, "teacher": teacher, "batch": self.batch}
 
 
 def prepare(study: Study, teacher: Path) -> None:
@@ -165,8 +172,8 @@ def command_of(study: Study, job: Job, out: Path) -> tuple[list[str], str]:
         words = {
             "data-dir": study.data, "train-split": "train", "val-split": "", "num-classes": len(study.classes),
             "model": f"local-dir:{networks['student']}", "kd-model-name": f"local-dir:{networks['teacher']}",
-            "kd-distill-type": about[0], "epochs": job.epochs, "batch-size": 128, "seed": job.seed, "device": "cpu",
-            "workers": 1, "output": out, "experiment": "run", "checkpoint-hist": 1, "hflip": flips,
+            "kd-distill-type": about[0], "epochs": job.epochs, "batch-size": study.batch, "seed": job.seed,
+            "device": "cpu", "workers": 1, "output": out, "experiment": "run", "checkpoint-hist": 1, "hflip": flips,
             **({"opt": "adamw", "weight-decay": 0.05, "lr": rate} if about[1:] else {"lr-base": rate}),
         }  # fmt: skip
         options = [str(word) for name, value in words.items() for word in (f"--{name}", value)]
@@ -174,8 +181,8 @@ def command_of(study: Study, job: Job, out: Path) -> tuple[list[str], str]:
     images = json.loads((study.work / "teacher" / "config.json").read_text())["pretrained_cfg"]
     settings = {
         **asdict(job), **networks, "data": str(study.data), "small": str(study.work / "small"), "out": str(out),
-        "lr": rate, "flips": flips, "size": 40, "classes": study.classes, "images": study.images,
-        "mean": images["mean"], "std": images["std"],
+        "lr": rate, "flips": flips, "size": 40, "batch": study.batch, "classes": study.classes,
+        "images": study.images, "mean": images["mean"], "std": images["std"],
     }  # fmt: skip
     python, version = Path(sys.executable), code_version()
     if kind == "spectralkd":
@@ -304,16 +311,20 @@ EXISTING = click.Path(exists=True, file_okay=False, path_type=Path, resolve_path
 @click.argument("data", type=EXISTING)
 @click.argument("teacher", type=EXISTING)
 @click.option("--work", type=click.Path(path_type=Path, resolve_path=True), required=True)
-@click.option("--epochs", type=click.IntRange(min=1), required=True, help="The plan's for this data set.")
+@click.option("--epochs", type=click.IntRange(min=1), help="[default: the plan's for images of this name]")
 @click.option("--peer", "peers", multiple=True, type=click.Choice(list(RATES)), help="Repeatable.  [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--once", is_flag=True, help="One short training a peer, into peers-once.jsonl: does it run here?")
 @click.option("--timm-source", "timm", type=EXISTING, help="Checkout of pytorch-image-models.  [default: cloned]")
 @click.option("--spectralkd-source", "spectralkd", type=EXISTING, help="Checkout of SpectralKD.  [default: cloned]")
 def main(
-    data: Path, teacher: Path, work: Path, epochs: int, peers: tuple[str, ...], seeds: int, once: bool, **sources: Any
-) -> None:
+    data: Path, teacher: Path, work: Path, epochs: int | None, peers: tuple[str, ...], seeds: int, once: bool,
+    **sources: Any,
+) -> None:  # fmt: skip
     """Train what is left."""
+    if epochs is None and data.name not in STUDIES:
+        raise click.UsageError(f"{data} has no name of the plan's images ({', '.join(STUDIES)}); give --epochs.")
+    epochs = epochs or STUDIES[data.name].epochs
     study = Study(data, work / data.name, sources, RESULTS.with_stem("peers-once") if once else RESULTS)
     try:
         prepare(study, teacher)

@@ -36,7 +36,7 @@ def spectralkd(given: dict[str, Any]) -> None:
     words: dict[str, Any] = {
         "data-path": given["small"], "output_dir": given["out"], "model": "deit_student",
         "teacher-model": "deit_teacher", "input-size": given["size"], "distillation-type": "soft",
-        "distillation-alpha": 0.9, "w-fft": 0.2, "drop-path": 0, "batch-size": 128, "num_workers": 0,
+        "distillation-alpha": 0.9, "w-fft": 0.2, "drop-path": 0, "batch-size": given["batch"], "num_workers": 0,
         "epochs": given["epochs"], "lr": given["lr"], "seed": given["seed"], "device": "cpu",
     }  # fmt: skip
     options = [str(word) for name, value in words.items() for word in (f"--{name}", value)]
@@ -56,8 +56,8 @@ def lightly(given: dict[str, Any]) -> None:
     out, student, teacher = given["out"], network(given["student"]), network(given["teacher"])
     torch.save(load_file(given["teacher"] + "/model.safetensors"), out + "/teacher.pt")
     shared: dict[str, Any] = {
-        "model": f"timm/{student['architecture']}", "batch_size": 128, "num_workers": 0, "accelerator": "cpu",
-        "devices": 1, "precision": "32-true", "seed": given["seed"],
+        "model": f"timm/{student['architecture']}", "batch_size": given["batch"], "num_workers": 0,
+        "accelerator": "cpu", "devices": 1, "precision": "32-true", "seed": given["seed"],
         "transform_args": {
             "image_size": (given["size"], given["size"]), "normalize": {"mean": given["mean"], "std": given["std"]},
             **({} if given["flips"] else {"random_flip": None}),
@@ -75,7 +75,7 @@ def lightly(given: dict[str, Any]) -> None:
         )  # fmt: skip
     backbone = {"backbone_weights": out + "/distilled/exported_models/exported_last.pt"} if first else {}
     lightly_train.train_image_classification(
-        out=out + "/tuned", steps=(given["epochs"] - first) * (given["images"] // 128),
+        out=out + "/tuned", steps=(given["epochs"] - first) * (given["images"] // given["batch"]),
         data={"train": given["data"] + "/train", "val": given["small"] + "/val",
               "classes": dict(enumerate(given["classes"]))},
         model_args={"backbone_args": student["model_args"], "lr": 3e-4 * given["factor"], **backbone}, **shared,
@@ -109,7 +109,8 @@ def ours(given: dict[str, Any]) -> None:
         "teacher": {"model": f"local-dir:{given['teacher']}", "epochs": 0},
         "student": {"model": student["architecture"], "args": student["model_args"], "init": "random",
                     "strategy": "lift" if lift else "plain"},
-        "distill": {"epochs": given["epochs"], "batch_size": 128, "features": [{"kind": "spectral"}] if lift else []},
+        "distill": {"epochs": given["epochs"], "batch_size": given["batch"],
+                    "features": [{"kind": "spectral"}] if lift else []},
     }  # fmt: skip
     config, folder = validate(merge(load_layer("folder"), asked)), Path(given["out"]) / "run"
     _, resolved, _ = staged(config, folder, ())
