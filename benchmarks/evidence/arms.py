@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 ALPHA_0 = {"alpha": 0.0}
@@ -61,6 +61,13 @@ def needs_teacher(arm: str) -> bool:
     return asks_teacher(arm) or "/init" in arm
 
 
+def _blocks(width: int, depth: int, heads: int) -> dict[str, Any]:
+    return {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": PATCH, "img_size": SIZE}
+
+
+STUDENT = {"model": "deit_tiny", "args": _blocks(48, 6, 3)}
+
+
 @dataclass(frozen=True)
 class Study:
     """A set of images and a teacher."""
@@ -74,11 +81,12 @@ class Study:
     batch: int = BATCH
     """Of a student; teachers have ``BATCH``."""
     pretrained: bool = False
-    """Whether the teacher is the ViT-S/14, fine-tuned on *train* alone."""
-
-
-def _blocks(width: int, depth: int, heads: int) -> dict[str, Any]:
-    return {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": PATCH, "img_size": SIZE}
+    """Whether the teacher has been trained before, and is fine-tuned on *train* alone."""
+    gpu: bool = False
+    """Whether it trains on a GPU, asks the teacher in every step, and compares seconds of the clock."""
+    size: int = SIZE
+    """Pixels of an image's side."""
+    student: dict[str, Any] = field(default_factory=lambda: STUDENT)
 
 
 def _scratch(epochs: int, width: int = 144) -> dict[str, Any]:
@@ -93,8 +101,10 @@ STUDIES = {
     "fashion-vit": Study("fashion", 10, ({**_VIT, "tune_epochs": 2}, {**_VIT, "tune_epochs": 4}), pretrained=True),
     "drawings": Study("drawings", 30, (_scratch(60), _scratch(120))),
     "drawings-vit": Study("drawings", 30, ({**_VIT, "tune_epochs": 4}, {**_VIT, "tune_epochs": 8}), pretrained=True),
-}
-STUDENT = {"model": "deit_tiny", "args": _blocks(48, 6, 3)}
+    "imagenet100": Study("imagenet100", 100, ({"model": "cait_s24", "init": "pretrained"},), batch=256,
+                         pretrained=True, gpu=True, size=224, student={"model": "deit_tiny"}),
+}  # fmt: skip
+"""The last is prepared for who has ImageNet and a GPU (docs/evidence/gpu.md); it has not run."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from real_data import NAMES, debian, drawings, fashion
 
+from vitcompress.core.errors import UsageError
 from vitcompress.core.images import open_image
 
 SIDE = 40
@@ -238,4 +239,25 @@ def drawings_parts(folder: Path, each: int = 1000) -> Path:
     return _divided(folder / "drawings", files, with_more=False, smaller=True)
 
 
-SETS = {"letters": letters, "fashion": fashion_parts, "drawings": drawings_parts}
+def imagenet100(folder: Path) -> Path:
+    """Every tenth class of ImageNet-1K by its synset: the last 50 training images choose, the published val is *test*.
+
+    Raises:
+        UsageError: ``folder`` has no ImageNet as folders of classes.
+    """
+    whole = folder / "imagenet"
+    names = sorted(path.name for path in (whole / "train").glob("n*"))[::10]
+    if len(names) != 100 or not all((whole / "val" / name).is_dir() for name in names):
+        raise UsageError(
+            f"{whole} has no ImageNet-1K: it must have train/ and val/, each with a folder for each of the 1,000 "
+            f"synsets (n01440764, ...). Link yours there: ln -s /path/of/imagenet {whole}"
+        )
+    files = []
+    for name in names:
+        own = sorted((whole / "train" / name).iterdir())
+        files += [("train" if at < len(own) - 50 else "val", name, path) for at, path in enumerate(own)]
+        files += [("test", name, path) for path in sorted((whole / "val" / name).iterdir())]
+    return _divided(folder / "imagenet100", files, with_more=False)
+
+
+SETS = {"letters": letters, "fashion": fashion_parts, "drawings": drawings_parts, "imagenet100": imagenet100}

@@ -19,7 +19,7 @@ import numpy as np
 from arms import ARMS, LEAST_LEAD, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
 from intervals import Answer, Difference, Results, answers, difference
 from matplotlib import pyplot as plt
-from run import RESULTS, Line, Lines, passed
+from run import RESULTS, Line, Lines, passed, spent
 from scipy import stats
 
 from vitcompress.core.bits import unpacked
@@ -151,7 +151,7 @@ def arms_table(study: str, lines: dict[str, Line]) -> list[str]:
         if len(top1) > 1 and np.std(top1) > 0:
             low, high = stats.ttest_1samp(top1, 0).confidence_interval(0.95)
             spread = f" [{low:.2f}, {high:.2f}]"
-        first, seconds = mine[0], np.mean([line["cpu_seconds"] for line in mine])
+        first, seconds = mine[0], np.mean([spent(line) for line in mine])
         epochs = ", ".join(str(one) for one in sorted({line["epochs"] for line in mine}))
         rows.append(f"| {name} | {len(mine)} | {np.mean(top1):.2f}{spread} | {first['parameters']:,} | "
                     f"{first['factor']:g} | {epochs} | {seconds:.0f} |")  # fmt: skip
@@ -164,10 +164,10 @@ def cost_words(study: str, lines: dict[str, Line]) -> str:
     if not mine:
         return "not measured."
     hours = sum(line["took_seconds"] for line in mine) / 3600
-    spent = sum(line["cpu_seconds"] for line in mine) / 3600
+    training = sum(spent(line) for line in mine) / 3600
     machines, commits = (sorted({line[key] for line in mine}) for key in ("machine", "commit"))
-    return (f"{len(mine)} trainings, {spent:.1f} processor hours of training, {hours:.1f} hours of a core in all, from "
-            f"{min(line['at'] for line in mine)} to {max(line['at'] for line in mine)}; {'; '.join(machines)}; code: "
+    return (f"{len(mine)} trainings, {training:.1f} processor hours of training, {hours:.1f} hours of a core in all, "
+            f"from {min(line['at'] for line in mine)} to {max(line['at'] for line in mine)}; {'; '.join(machines)}; code: "
             f"{', '.join(commits)}.")  # fmt: skip
 
 
@@ -221,12 +221,14 @@ def together(found: Asked, name: str) -> str:
 
 
 def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[str, str]:
-    """The text of each page by its path below docs/."""
-    summary = ["| | asked | " + " | ".join(STUDIES) + " |", "| --- " * (2 + len(STUDIES)) + "|"]
+    """The text of each page by its path below docs/; a study for a GPU has one once it has begun."""
+    begun = {line["study"] for line in lines.values()}
+    studies = [name for name, study in STUDIES.items() if name in begun or not study.gpu]
+    summary = ["| | asked | " + " | ".join(studies) + " |", "| --- " * (2 + len(studies)) + "|"]
     detail: dict[str, str] = {}
     verdicts: dict[str, dict[str, str]] = {}
     sections = []
-    for study in STUDIES:
+    for study in studies:
         results = results_of(study, lines)
         found = answered(results)
         verdicts[study] = {name: together(found, name) for name in ASKED}
@@ -244,7 +246,7 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
         detail[f"evidence/arms-{study}.md"] = "\n".join([*text, *arms_table(study, lines), ""])
     for name, asked in ASKED.items():
-        summary.append(f"| {name} | {asked} | " + " | ".join(verdicts[study][name] for study in STUDIES) + " |")
+        summary.append(f"| {name} | {asked} | " + " | ".join(verdicts[study][name] for study in studies) + " |")
     return {"evidence.md": _front(summary, sections, claim_words(verdicts)), **detail}
 
 

@@ -76,7 +76,7 @@ class Cell:
     @property
     def cached(self) -> bool:
         """Whether the teacher's answers are kept: one view an epoch, so that they are those of the live teacher."""
-        return self.phase in ("tune", "seed") and asks_teacher(self.arm)
+        return self.phase in ("tune", "seed") and asks_teacher(self.arm) and not STUDIES[self.study].gpu
 
 
 def cells_of(study: str) -> list[Cell]:
@@ -162,7 +162,12 @@ def longer(cell: Cell, lines: dict[str, Line]) -> int | None:
     goal = lines.get(Cell(cell.study, "live", LIVE[0], TUNING_SEED, 1.0).key)
     own = lines.get(Cell(cell.study, "live" if asks_teacher(cell.arm) else "tune", cell.arm, TUNING_SEED, 1.0).key)
     epochs = STUDIES[cell.study].epochs
-    return max(epochs, round(epochs * goal["cpu_seconds"] / own["cpu_seconds"])) if goal and own else None
+    return max(epochs, round(epochs * spent(goal) / spent(own))) if goal and own else None
+
+
+def spent(line: Line) -> float:
+    """Seconds that a training took: the processor's, or with a GPU the clock's."""
+    return float(line["seconds" if STUDIES[line["study"]].gpu else "cpu_seconds"])
 
 
 @contextmanager
@@ -181,7 +186,8 @@ def claimed(work: Path, name: str, wait: bool = False) -> Iterator[bool]:
 
 def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
     """Train what is ready and nobody else has begun, until there is no more or the clock (of time.time) says so."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    if not any(STUDIES[cell.study].gpu for cell in cells):
+        os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     from trainings import carry_out
 
     failed: set[str] = set()
@@ -231,10 +237,10 @@ def expected(cell: Cell, lines: dict[str, Line]) -> float | None:
         return None
     if cell.phase == "compute":
         goal = lines.get(Cell(cell.study, "live", LIVE[0], TUNING_SEED, 1.0).key)
-        return float(goal["cpu_seconds"]) if goal else None
+        return spent(goal) if goal else None
     same = [line for line in mine if line["arm"] == cell.arm and line["phase"] in ("tune", "seed")]
     like = [line for line in mine if asks_teacher(line["arm"]) == asks_teacher(cell.arm) and line["phase"] != "ceiling"]
-    return median(line["cpu_seconds"] for line in same or like or mine)
+    return median(spent(line) for line in same or like or mine)
 
 
 def tell_left(cells: list[Cell], lines: dict[str, Line]) -> None:
@@ -268,7 +274,13 @@ def compare(work: Path, study: str, arm: str, seed: int) -> bool:
 
 @click.command(help=__doc__)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)
-@click.option("--only", "studies", multiple=True, type=click.Choice(list(STUDIES)), help="Repeatable.")
+@click.option(
+    "--only",
+    "studies",
+    multiple=True,
+    type=click.Choice(list(STUDIES)),
+    help="Repeatable.  [default: all that need no GPU]",
+)
 @click.option("--arms", help="Only these, with commas.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--until", help="HH:MM; nothing is begun after it.")
@@ -280,7 +292,7 @@ def main(work: Path, studies: tuple[str, ...], arms: str | None, jobs: int, unti
          left: bool, again: tuple[str, str] | None, publish: bool) -> None:  # fmt: skip
     """Carry out what is asked for."""
     work, lines = work.resolve(), Lines(work.resolve() / "arms.jsonl")
-    names = studies or tuple(STUDIES)
+    names = studies or tuple(name for name, study in STUDIES.items() if not study.gpu)
     if again:
         sys.exit(0 if compare(work, names[0], again[0], int(again[1])) else 1)
     if publish:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from arms import ARMS, BATCH, CEILING, SIZE, STUDENT, STUDIES, needs_teacher
+from arms import ARMS, BATCH, CEILING, STUDIES, needs_teacher
 from code_version import code_version
 from data import SETS
 from real_cells import staged
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 
 def config_of(study: str, images: Path, *, teacher: dict[str, Any], seed: int = 0, **sets: Any) -> Any:
     """The recipe `folder` with what the plan says of all trainings, and these settings."""
+    plan = STUDIES[study]
     data: dict[str, Any] = {"source": str(images), "augment": {"normalize_on": "device"}}
-    if not STUDIES[study].flip:
+    if not plan.flip:
         data["augment"]["hflip"] = 0.0
+    if plan.gpu:
+        data["augment"]["backend"] = "torchvision"
+    machine = {"device": "cuda", "workers": 16} if plan.gpu else {"device": "cpu", "threads": 1, "workers": 0}
     asked = {
-        "seed": seed, "device": "cpu", "threads": 1, "workers": 0, "image_size": SIZE, "data": data, "teacher": teacher,
-        "student": {**STUDENT, "strategy": "plain", "init": "random"}, "export": {"target": ["onnx"]},
-        "analysis": {"images": 0}, "distill": {"epochs": STUDIES[study].epochs, "batch_size": STUDIES[study].batch},
+        **machine, "seed": seed, "image_size": plan.size, "data": data, "teacher": teacher,
+        "student": {**plan.student, "strategy": "plain", "init": "random"}, "export": {"target": ["onnx"]},
+        "analysis": {"images": 0}, "distill": {"epochs": plan.epochs, "batch_size": plan.batch},
     }  # fmt: skip
     return with_absolute_paths(validate(merge(merge(load_layer("folder"), asked), sets)))
 
@@ -45,8 +49,9 @@ def carry_out(work: Path, cell: Cell, lines: dict[str, Line], place: str = "runs
     """Train in a folder below ``work/place``, judge where the plan says so, and return the line."""
     from run import claimed
 
-    torch.set_num_threads(1)
-    name = STUDIES[cell.study].images
+    name, gpu = STUDIES[cell.study].images, STUDIES[cell.study].gpu
+    if not gpu:
+        torch.set_num_threads(1)
     with claimed(work, f"images-{name}", wait=True):
         images = SETS[name](work / "images")
     began = time.monotonic()
@@ -56,7 +61,7 @@ def carry_out(work: Path, cell: Cell, lines: dict[str, Line], place: str = "runs
         "took_seconds": round(time.monotonic() - began, 1),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": code_version(),
-        "machine": f"{processor()}, 1 thread",
+        "machine": torch.cuda.get_device_name() if gpu else f"{processor()}, 1 thread",
     }  # fmt: skip
 
 
@@ -72,7 +77,7 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
     """The teacher, trained on its own images; a kill costs a minute."""
     study, folder = STUDIES[cell.study], work / "runs" / cell.folder
     settings = dict(study.tries[int(cell.arm[4:])])
-    if study.pretrained:
+    if settings["init"] == "file":
         settings["weights"] = str(weights(work / "images"))
     source = images if study.pretrained else images / "teacher"
     before = _spent()
@@ -89,7 +94,7 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
         "seconds": max((line["seconds"] for line in metrics if line["training"] == "teacher"), default=0.0),
         "cpu_seconds": round(spent, 1),
         "choose": record.val_top1,
-        **judged(record.model, record.weights, record.preprocess, folder, images),
+        **judged(record.model, record.weights, record.preprocess, folder, images, study.gpu),
     }
 
 
@@ -100,7 +105,7 @@ def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, A
     which an epoch trains nothing but the classifier.
     """
     tried = STUDIES[cell.study].tries[number or 0]
-    settings = {key: tried[key] for key in ("model", "args")}
+    settings = {key: tried[key] for key in ("model", "args") if key in tried}
     if not needs_teacher(cell.arm):
         shape = {"init": "scratch", "epochs": 1, "freeze": "all but head", "batch_size": BATCH}
         return work / "runs" / f"{cell.study}_shape_{cell.seed}", settings | shape
@@ -121,8 +126,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     epochs = study.epochs * CEILING if cell.phase == "ceiling" else study.epochs
     epochs = longer(cell, lines) or epochs if cell.phase == "compute" else epochs
     distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
-    # A training that is killed begins again; and all are compiled, or none.
-    distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
+    if not study.gpu:  # a training that is killed begins again; and all are compiled, or none
+        distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
     cache = work / "cache" / f"{cell.study}-{cell.seed}"
     if cell.cached:
         distill |= {"views": epochs, "cache": {"folder": str(cache)}}
@@ -139,7 +144,7 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     spent, record, student = _spent() - before, runner.records["distill"], runner.records["student"]
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     test = {} if cell.phase in ("tune", "live") else judged(
-        record.model, record.weights, student.preprocess, folder, images
+        record.model, record.weights, student.preprocess, folder, images, study.gpu
     )  # fmt: skip
     return {
         "factor": factor,
@@ -160,17 +165,18 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     }
 
 
-def judged(model: Any, file: Any, spec: Any, root: Path, images: Path) -> Line:
+def judged(model: Any, file: Any, spec: Any, root: Path, images: Path, gpu: bool = False) -> Line:
     """Top-1 of the weights on *test*, percent, and each image's answer: right or not, by class and file name."""
-    network = load_own(build_model(model), file, root).eval()
+    device = "cuda" if gpu else "cpu"
+    network = load_own(build_model(model), file, root).eval().to(device)
     classes = sorted(path.name for path in (images / "train").iterdir())
-    files = sorted((images / "test").glob("*/*.png"))
+    files = sorted((images / "test").glob("*/*"))
     right: list[Any] = []
     with torch.inference_mode():
         for at in range(0, len(files), 256):
             part = files[at : at + 256]
             batch = torch.stack([eval_input(spec, open_image(path)) for path in part])
             labels = np.array([classes.index(path.parent.name) for path in part])
-            right.append(network(batch).argmax(1).numpy() == labels)
+            right.append(network(batch.to(device)).argmax(1).cpu().numpy() == labels)
     found = np.concatenate(right)
     return {"test": 100 * float(found.mean()), "test_images": len(found), "right": packed(found)}

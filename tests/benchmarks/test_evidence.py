@@ -20,6 +20,8 @@ import intervals
 import page
 import run
 
+from vitcompress.core.errors import UsageError
+
 IMAGES = 4000
 
 
@@ -234,3 +236,42 @@ def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral")
+
+
+def test_a_study_for_a_gpu_compares_seconds_of_the_clock_and_keeps_no_answers() -> None:
+    cell = run.Cell("imagenet100", "compute", "plain:labels")
+    live = run.Cell("imagenet100", "live", arms.LIVE[0], arms.TUNING_SEED, 1.0)
+    tuned = run.Cell("imagenet100", "tune", "plain:labels", arms.TUNING_SEED, 1.0)
+    lines = {live.key: line(live, seconds=300.0), tuned.key: line(tuned, seconds=120.0, cpu_seconds=4000.0)}
+    assert run.longer(cell, lines) == 250
+    assert not run.Cell("imagenet100", "seed", "plain:soft").cached
+    assert run.Cell("letters", "seed", "plain:soft").cached
+
+
+def test_every_tenth_class_of_imagenet_is_divided(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no ImageNet-1K"):
+        data.imagenet100(tmp_path)
+    for at in range(1000):
+        for part, each in (("train", 52), ("val", 2)) if at % 10 == 0 else (("train", 0), ("val", 0)):
+            folder = tmp_path / "imagenet" / part / f"n{at:08d}"
+            folder.mkdir(parents=True)
+            for number in range(each):
+                (folder / f"{part}{number:03d}.JPEG").touch()
+    made = data.imagenet100(tmp_path)
+    counts = {part: len(list((made / part).glob("*/*"))) for part in ("train", "val", "test", "teacher/train")}
+    assert counts == {"train": 200, "val": 5000, "test": 200, "teacher/train": 200}
+    assert sorted(path.name for path in (made / "test").iterdir())[:2] == ["n00000000", "n00000010"]
+
+
+def test_cost_counts_every_training_once() -> None:
+    import cost
+
+    found = cost.needs()
+    cells = [cell for cell in run.cells_of("imagenet100") if cell.phase != "teacher"]
+    assert sum(need.trainings for need in found) == len(cells)
+    flops = {need.arm: need.work.flops for need in found}
+    assert flops["plain:soft"] > 2 * flops["plain:labels"]
+    assert flops["ceiling"] == flops["plain:labels"]
+    one = cost.Cluster(1, 1, cost.CARDS["L4"])
+    assert len(cost.totals(found, [one])) == 3
+    assert len(cost.by_arm(found, one)) == 2 + len(found)
