@@ -167,8 +167,8 @@ def cost_words(study: str, lines: dict[str, Line]) -> str:
     training = sum(spent(line) for line in mine) / 3600
     machines, commits = (sorted({line[key] for line in mine}) for key in ("machine", "commit"))
     return (f"{len(mine)} trainings, {training:.1f} processor hours of training, {hours:.1f} hours of a core in all, "
-            f"from {min(line['at'] for line in mine)} to {max(line['at'] for line in mine)}; {'; '.join(machines)}; code: "
-            f"{', '.join(commits)}.")  # fmt: skip
+            f"from {min(line['at'] for line in mine)} to {max(line['at'] for line in mine)}; {'; '.join(machines)}; "
+            f"code: {', '.join(commits)}.")  # fmt: skip
 
 
 def figure(study: str, found: Asked, path: Path) -> None:
