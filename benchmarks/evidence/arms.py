@@ -61,11 +61,12 @@ def needs_teacher(arm: str) -> bool:
     return asks_teacher(arm) or "/init" in arm
 
 
-def _blocks(width: int, depth: int, heads: int) -> dict[str, Any]:
+def blocks_of(width: int, depth: int, heads: int) -> dict[str, Any]:
+    """Arguments of a ViT for the images of the studies."""
     return {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": PATCH, "img_size": SIZE}
 
 
-STUDENT = {"model": "deit_tiny", "args": _blocks(48, 6, 3)}
+STUDENT = {"model": "deit_tiny", "args": blocks_of(48, 6, 3)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Study:
 
 
 def _scratch(epochs: int, width: int = 144) -> dict[str, Any]:
-    args = _blocks(width, 8, width // 16)
+    args = blocks_of(width, 8, width // 16)
     return {"model": "deit_tiny", "init": "scratch", "args": args, "epochs": epochs, "batch_size": BATCH}
 
 

@@ -1,0 +1,156 @@
+"""How strong augmentation should be for a network of a size: what `augment: auto` is decided by (docs/defaults.md).
+
+    python benchmarks/evidence/strengths.py --work runs/evidence     # trains what has no line yet; may be killed
+    python benchmarks/evidence/strengths.py --page                   # the table of docs/evidence/strengths.md
+
+Students of labels alone on fashion, of several sizes, lengths and numbers of images, each with each strength of the
+product. One process of one thread; several share what is left. They are judged on *choose*: this chooses a rule.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
+from arms import STUDIES, TUNING_SEED, blocks_of
+from run import ROOT, Cell, Line, Lines, claimed
+
+from vitcompress.pipeline.config import training as rules
+
+RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "strengths.jsonl"
+PAGE = ROOT / "docs" / "evidence" / "strengths.md"
+NAMES = tuple(name for _, name, _, _ in rules._STRENGTHS)
+
+
+@dataclass(frozen=True)
+class Try:
+    """One training."""
+
+    images: int
+    width: int
+    epochs: int
+    factor: float
+    """Of the product's learning rate."""
+    strength: str
+    seed: int = TUNING_SEED
+
+    @property
+    def key(self) -> str:
+        """Its name among the lines."""
+        return " ".join(map(str, asdict(self).values()))
+
+
+SETTINGS = (
+    *((6000, 48, 40, 2.0, name) for name in ("gentle", "light", "medium")),
+    *((6000, 48, 10, 2.0, name) for name in ("gentle", "light")),
+    *((6000, 96, 40, 1.0, name) for name in ("gentle", "light", "medium")),
+    *((1000, 48, 200, 1.0, name) for name in NAMES),
+    *((1000, 96, 200, 1.0, name) for name in NAMES),
+)
+TRIES = tuple(Try(*setting) for setting in SETTINGS)
+
+
+def subset(whole: Path, images: int, folder: Path) -> Path:
+    """The study's images with as many in *train*, the first of each class by name."""
+    made = folder / f"{whole.name}-{images}"
+    classes = sorted(path for path in (whole / "train").iterdir())
+    if not made.is_dir():
+        for source in classes:
+            (made / "train" / source.name).mkdir(parents=True)
+            for path in sorted(source.iterdir())[: images // len(classes)]:
+                (made / "train" / source.name / path.name).symlink_to(path.resolve())
+        for part in ("val", "test"):
+            (made / part).symlink_to((whole / part).resolve())
+    return made
+
+
+@contextmanager
+def decided(one: Try, images: Path) -> Iterator[None]:
+    """Let the study have the images, the student and the strength of a try."""
+    import data
+
+    strength = next(found for found in rules._STRENGTHS if found[1] == one.strength)
+    study = replace(STUDIES["fashion"], epochs=one.epochs, student={
+        "model": "deit_tiny", "args": blocks_of(one.width, 6, one.width // 16),
+    })  # fmt: skip
+    with (
+        patch.object(rules, "_STRENGTHS", ((float("inf"), *strength[1:]),)),
+        patch.dict(STUDIES, {"fashion": study}),
+        patch.dict(data.SETS, {"fashion": lambda _: images}),
+    ):
+        yield
+
+
+def train(work: Path, one: Try) -> Line:
+    """Train, and return the line."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    from data import SETS
+    from trainings import carry_out
+
+    with claimed(work, "images-fashion", wait=True):
+        whole = SETS["fashion"](work / "images")
+        images = whole if one.images == 6000 else subset(whole, one.images, work / "images")
+    shared = work / f"strengths-{one.images}"
+    shared.mkdir(exist_ok=True)
+    with decided(one, images):
+        cell = Cell("fashion", "tune", "plain:labels", one.seed, one.factor)
+        line = carry_out(shared, cell, {}, one.key.replace(" ", "-"))
+    kept = ("lr", "steps", "parameters", "augment", "cpu_seconds", "choose", "losses", "at", "commit", "machine")
+    return {"key": one.key, **asdict(one), **{name: line[name] for name in kept}}
+
+
+def table(lines: dict[str, Line]) -> list[str]:
+    """A row for each size, length and number of images."""
+    rows = [f"| parameters | images | epochs | {' | '.join(NAMES)} |", "| ---: " * (3 + len(NAMES)) + "|"]
+    for at in dict.fromkeys((one.images, one.width, one.epochs) for one in TRIES):
+        found: dict[str, Any] = {
+            one.strength: lines[one.key]
+            for one in TRIES
+            if (one.images, one.width, one.epochs) == at and one.key in lines
+        }
+        if not found:
+            rows.append(f"| width {at[1]} | {at[0]:,} | {at[2]} |" + " not measured |" * len(NAMES))
+            continue
+        best = max(line["choose"] for line in found.values())
+        cells = []
+        for name in NAMES:
+            top1 = found[name]["choose"] if name in found else None
+            mark = "**" if top1 == best else ""
+            cells.append("not measured" if top1 is None else f"{mark}{top1:.1f}{mark}")
+        rows.append(f"| {next(iter(found.values()))['parameters'] / 1e6:.2f} M | {at[0]:,} | {at[2]} | "
+                    f"{' | '.join(cells)} |")  # fmt: skip
+    return rows
+
+
+@click.command(help=__doc__)
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)
+@click.option("--page", is_flag=True, help="Only write the page, from the committed lines.")
+def main(work: Path, page: bool) -> None:
+    """Carry out what is asked for."""
+    lines = Lines(RESULTS)
+    for one in () if page else TRIES:
+        with claimed(work.resolve(), f"strength-{one.key.replace(' ', '-')}") as mine:
+            if mine and one.key not in lines.read():
+                lines.append(train(work.resolve(), one))
+    found = lines.read()
+    machines, commits = (sorted({line[name] for line in found.values()}) for name in ("machine", "commit"))
+    seconds = sum(line["cpu_seconds"] for line in found.values())
+    told = f"{len(found)} trainings, {seconds / 3600:.1f} processor hours; {'; '.join(machines)}; {', '.join(commits)}."
+    block = "\n".join(["<!-- benchmarks/evidence/strengths.py -->", "", *table(found), "", told, "", "<!-- end -->"])
+    PAGE.write_text(re.sub(r"<!-- bench.*<!-- end -->", lambda _: block, PAGE.read_text(), flags=re.S))
+    click.echo(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
