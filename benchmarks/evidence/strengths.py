@@ -52,10 +52,10 @@ class Try:
 
 
 SETTINGS = (
+    *((6000, 96, 40, 1.0, name) for name in ("light", "gentle", "medium")),
+    *((1000, 48, 200, 1.0, name) for name in NAMES),
     *((6000, 48, 40, 2.0, name) for name in ("gentle", "light", "medium")),
     *((6000, 48, 10, 2.0, name) for name in ("gentle", "light")),
-    *((6000, 96, 40, 1.0, name) for name in ("gentle", "light", "medium")),
-    *((1000, 48, 200, 1.0, name) for name in NAMES),
     *((1000, 96, 200, 1.0, name) for name in NAMES),
 )
 TRIES = tuple(Try(*setting) for setting in SETTINGS)
