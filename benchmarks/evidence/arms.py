@@ -51,6 +51,18 @@ ARMS: dict[str, dict[str, Any]] = {
 """What each arm sets beside the defaults."""
 
 
+IDEAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain:soft+whitened": ("whitened", ARMS["plain:soft+mse"]),
+    "plain:soft+rising": ("rising", ARMS["plain:soft"]),
+}
+"""Beyond the papers: the idea of `ideas.py`, and the arm that it changes. They are trained after all arms."""
+
+
+def settings_of(arm: str) -> dict[str, Any]:
+    """What an arm, or an idea, sets beside the defaults."""
+    return ARMS[arm] if arm in ARMS else IDEAS[arm][1]
+
+
 def asks_teacher(arm: str) -> bool:
     """Whether a training of this arm runs the teacher."""
     return not arm.endswith(":labels")

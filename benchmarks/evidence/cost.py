@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import torch
-from arms import ARMS, CEILING, FACTORS, LIVE, LONGER, SEEDS, STUDIES, asks_teacher
+from arms import ARMS, CEILING, FACTORS, IDEAS, LIVE, LONGER, SEEDS, STUDIES, asks_teacher
 
 from vitcompress.core.errors import CompressError
 from vitcompress.core.records import Cost, ModelSpec
@@ -68,6 +68,8 @@ def _counted() -> list[Need]:
         flops = 6.0 * own.macs + (2.0 * teacher.macs if asks_teacher(arm) else 0.0)
         times = len(FACTORS) + len(SEEDS) + (arm in LIVE)
         found.append(Need(arm, times, _work(arm, flops, own.parameters, STUDY.epochs)))
+    soft = next(need.work for need in found if need.arm == "plain:soft")
+    found += [Need(idea, len(FACTORS) + len(SEEDS), soft) for idea in IDEAS]
     leader = next(need.work for need in found if need.arm == LIVE[0])
     found += [Need(f"{arm}, equal seconds", len(SEEDS), leader) for arm in LONGER]
     plain = next(need.work for need in found if need.arm == "plain:labels")

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import matplotlib as mpl
 import numpy as np
-from arms import ARMS, LEAST_LEAD, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
+from arms import ARMS, IDEAS, LEAST_LEAD, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
 from intervals import Answer, Difference, Results, answers, difference
 from matplotlib import pyplot as plt
 from run import RESULTS, Line, Lines, passed, spent
@@ -115,6 +115,25 @@ def others_table(results: dict[str, Results]) -> list[str]:
     return rows
 
 
+def ideas_table(results: dict[str, Results]) -> list[str]:
+    """Rows of the ideas beyond the papers: against the arm that each changes, and against the best of all arms."""
+    rows = ["| idea | less the arm that it changes | less the best arm |", "| --- | --- | --- |"]
+    whole = [arm for arm in ARMS if not missing_of((arm,), results)]
+    best = max(whole, key=lambda arm: float(np.mean([right.mean() for right in results[arm].values()])), default=None)
+    for idea, (_, settings) in IDEAS.items():
+        changed = next(arm for arm, own in ARMS.items() if own is settings)
+        cells = []
+        for other in (changed, best):
+            if other is None or missing_of((idea, other), results):
+                cells.append("not measured")
+                continue
+            one = difference({idea: 1, other: -1}, results)
+            low, high = one.interval()
+            cells.append(f"{_points(one.mean)} [{_points(low)}, {_points(high)}] ({other})")
+        rows.append(f"| {idea} | {cells[0]} | {cells[1]} |")
+    return rows
+
+
 def teacher_words(study: str, lines: dict[str, Line]) -> str:
     """The check on the teacher: each try, and the ceiling."""
     mine = [line for line in lines.values() if line["study"] == study]
@@ -139,7 +158,7 @@ def arms_table(study: str, lines: dict[str, Line]) -> list[str]:
     """Rows of all arms: top-1, parameters, rate, epochs and seconds."""
     rows = ["| arm | seeds | top-1 of *test* [95 %] | parameters | rate x | epochs | processor seconds |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
-    for name in (*ARMS, *(f"{arm}@compute" for arm in LONGER)):
+    for name in (*ARMS, *(f"{arm}@compute" for arm in LONGER), *IDEAS):
         arm, _, compute = name.partition("@")
         phase = "compute" if compute else "seed"
         mine = [line for line in lines.values() if (line["study"], line["phase"], line["arm"]) == (study, phase, arm)]
@@ -243,6 +262,8 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
             draw(study, found)
             text += [f"![Differences and their intervals]({study}.svg)", ""]
         text += ["Other differences answer nothing:", "", *others_table(results), ""]
+        text += ["## Ideas", "", "Beyond the papers; one is kept if it beats the best arm by an interval above 0, here and "
+                 "on another set of images (95 %, not corrected).", "", *ideas_table(results), ""]  # fmt: skip
         text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
         detail[f"evidence/arms-{study}.md"] = "\n".join([*text, *arms_table(study, lines), ""])
     for name, asked in ASKED.items():

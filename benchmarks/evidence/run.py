@@ -32,6 +32,7 @@ import click
 from arms import (
     ARMS,
     FACTORS,
+    IDEAS,
     LEAST_LEAD,
     LIVE,
     LONGER,
@@ -80,7 +81,7 @@ class Cell:
 
 
 def cells_of(study: str) -> list[Cell]:
-    """All trainings, in their order: tuning, whole seeds one after the other, then what no question asks for."""
+    """All trainings, in their order: tuning, whole seeds one after the other, what no question asks for, ideas."""
     order = sorted(ARMS, key=lambda arm: (needs_teacher(arm), arm != LEADER))
     first = [Cell(study, "tune", "plain:labels", TUNING_SEED, factor) for factor in FACTORS]
     tries = [Cell(study, "teacher", f"try-{number}") for number in range(len(STUDIES[study].tries))]
@@ -93,7 +94,10 @@ def cells_of(study: str) -> list[Cell]:
         for arm in arms
     ]
     seeds += [Cell(study, "compute", arm, seed) for seed in SEEDS for arm in LONGER[2:]]
-    return list(dict.fromkeys([tries[0], *first, Cell(study, "ceiling", "plain:labels"), *tries, *tune, *live, *seeds]))
+    ideas = [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in IDEAS for factor in FACTORS]
+    ideas += [Cell(study, "seed", arm, seed) for seed in SEEDS for arm in IDEAS]
+    ceiling = Cell(study, "ceiling", "plain:labels")
+    return list(dict.fromkeys([tries[0], *first, ceiling, *tries, *tune, *live, *seeds, *ideas]))
 
 
 class Lines:
@@ -299,7 +303,7 @@ def main(work: Path, studies: tuple[str, ...], arms: str | None, jobs: int, unti
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(lines.path, RESULTS)
         return
-    wanted = {*arms.split(","), "plain:labels", LEADER} if arms else set(ARMS)
+    wanted = {*arms.split(","), "plain:labels", LEADER} if arms else {*ARMS, *IDEAS}
     cells = [cell for name in names for cell in cells_of(name) if cell.phase == "teacher" or cell.arm in wanted]
     if left:
         return tell_left(cells, lines.read())

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from arms import ARMS, BATCH, CEILING, STUDIES, needs_teacher
+from arms import BATCH, CEILING, IDEAS, STUDIES, needs_teacher, settings_of
 from code_version import code_version
 from data import SETS
+from ideas import applied
 from real_cells import staged
 from real_data import weights
 
@@ -117,7 +118,7 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     """A student, from the beginning: what a killed process left is removed."""
     from run import best_factor, claimed, longer, passed
 
-    study, arm = STUDIES[cell.study], ARMS[cell.arm]
+    study, arm, idea = STUDIES[cell.study], settings_of(cell.arm), IDEAS.get(cell.arm, (None,))[0]
     base, teacher = _base(work, cell, passed(cell.study, lines))
     with claimed(work, base.name, wait=True):
         staged(config_of(cell.study, images, teacher=teacher, seed=cell.seed), base, ("teacher",))
@@ -128,7 +129,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
     if not study.gpu:  # a training that is killed begins again; and all are compiled, or none
         distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
-    cache = work / "cache" / f"{cell.study}-{cell.seed}"
+    # Answers to other views have a folder of their own: their key does not know the idea.
+    cache = work / "cache" / f"{cell.study}-{cell.seed}{'-rising' if idea == 'rising' else ''}"
     if cell.cached:
         distill |= {"views": epochs, "cache": {"folder": str(cache)}}
 
@@ -140,7 +142,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     factor = cell.factor or best_factor(cell.study, cell.arm, lines) or 1.0
     lr = float(f"{factor * resolved.distill.lr:.3g}")
     before = _spent()
-    runner, resolved, _ = staged(config(lr=lr), folder, ("teacher", "student", "distill"), base)
+    with applied(idea, base, resolved.student.args["embed_dim"] if idea else 0, epochs):
+        runner, resolved, _ = staged(config(lr=lr), folder, ("teacher", "student", "distill"), base)
     spent, record, student = _spent() - before, runner.records["distill"], runner.records["student"]
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     test = {} if cell.phase in ("tune", "live") else judged(

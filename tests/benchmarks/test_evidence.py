@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import stats
 
@@ -118,8 +120,10 @@ def played(until: str = "") -> list[run.Cell]:
 
 def test_all_is_trained_once_and_seeds_are_balanced() -> None:
     order = played()
-    assert len(order) == len(set(order)) == 1 + 1 + 2 + 3 * len(arms.ARMS) + 5 * (len(arms.ARMS) + len(arms.LONGER))
+    arms_and_ideas = len(arms.ARMS) + len(arms.IDEAS)
+    assert len(order) == len(set(order)) == 1 + 1 + 2 + 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
     seeds = [cell.seed for cell in order if cell.phase == "seed" and arms.needs_teacher(cell.arm)]
+    seeds = seeds[: -5 * len(arms.IDEAS)]  # ideas come last
     assert seeds == sorted(seeds)
 
 
@@ -173,7 +177,10 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
         lines[cell.key] = line(cell, **judged, test=100 * right.mean())
     drawn: list[str] = []
     found = page.pages(lines, lambda study, asked: drawn.append(study))
-    assert set(found) == {"evidence.md", *(f"evidence/arms-{study}.md" for study in arms.STUDIES)}
+    assert set(found) == {
+        "evidence.md",
+        *(f"evidence/arms-{name}.md" for name, one in arms.STUDIES.items() if not one.gpu),
+    }
     assert drawn == ["letters"]
     assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
     rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
@@ -235,7 +242,7 @@ def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert longer["test_images"] == 32
 
 
-TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral")
+TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral", *arms.IDEAS)
 
 
 def test_a_study_for_a_gpu_compares_seconds_of_the_clock_and_keeps_no_answers() -> None:
@@ -275,3 +282,40 @@ def test_cost_counts_every_training_once() -> None:
     one = cost.Cluster(1, 1, cost.CARDS["L4"])
     assert len(cost.totals(found, [one])) == 3
     assert len(cost.by_arm(found, one)) == 2 + len(found)
+
+
+def test_a_whitened_target_is_the_leading_directions_with_variance_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ideas
+
+    tokens = torch.randn(50, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    tokens = tokens * torch.tensor([5.0, 0.1, 3.0, 0.2, 0.3, 1.0])[:, None, None] + 7
+    sample = SimpleNamespace(batches=lambda *_, **__: [tokens])
+    monkeypatch.setattr(ideas, "RunDirectory", SimpleNamespace(existing=lambda _: SimpleNamespace(
+        load_record=lambda *_: SimpleNamespace(model=0, weights=0, preprocess=0, depth=1), root=0)))  # fmt: skip
+    monkeypatch.setattr(ideas, "build_model", lambda _: 0)
+    monkeypatch.setattr(ideas, "load_own", lambda *_: torch.nn.Identity())
+    monkeypatch.setattr(ideas, "training_sample", lambda *_: sample)
+    monkeypatch.setattr(ideas, "logits_and_taps", lambda _, batch, __: (None, [batch]))
+    aligned = ideas.whitening(tmp_path, 2)
+    student = torch.randn(50, 2, 4, 4)
+    ours, target = aligned(None, student, tokens)  # type: ignore[arg-type]
+    flat = target.permute(1, 0, 2, 3).reshape(2, -1)
+    assert torch.cov(flat, correction=0) == pytest.approx(torch.eye(2), abs=1e-3)
+    widest = tokens[:, 0].flatten()
+    assert abs(torch.corrcoef(torch.stack([flat[0], widest]))[0, 1]) > 0.99
+    assert ours.shape == target.shape
+    assert ours.mean((0, 2, 3)) == pytest.approx(torch.zeros(2), abs=1e-4)
+
+
+def test_views_rise_in_thirds_and_are_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ideas
+
+    from vitcompress.stages.images.config import AugmentConfig
+    from vitcompress.stages.images.loaders import ViewKey
+
+    monkeypatch.setattr(ideas, "train_transform", lambda augment, _: lambda image: (augment.crop_scale[0], image))
+    views = ideas.Rising.makers(9)([("a", 0), ("b", 1)], AugmentConfig(), None, 0)
+    assert [views[ViewKey(1, epoch)][0][0] for epoch in range(9)] == [0.8] * 3 + [0.5] * 3 + [0.25] * 3
+    assert views[ViewKey(1, 4)] == ((0.5, "b"), 1)
