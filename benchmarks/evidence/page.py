@@ -262,8 +262,8 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
             draw(study, found)
             text += [f"![Differences and their intervals]({study}.svg)", ""]
         text += ["Other differences answer nothing:", "", *others_table(results), ""]
-        text += ["## Ideas", "", "Beyond the papers; one is kept if it beats the best arm by an interval above 0, here and "
-                 "on another set of images (95 %, not corrected).", "", *ideas_table(results), ""]  # fmt: skip
+        text += ["## Ideas", "", "Beyond the papers; one is kept if it beats the best arm by an interval above 0, "
+                 "here and on another set of images (95 %, not corrected).", "", *ideas_table(results), ""]  # fmt: skip
         text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
         detail[f"evidence/arms-{study}.md"] = "\n".join([*text, *arms_table(study, lines), ""])
     for name, asked in ASKED.items():

@@ -14,9 +14,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import intervals
 import numpy as np
 from peers import RATES, RESULTS, ROOT, best_factor, equal_epochs
-from strategies_table import over_seeds, paired
+from strategies_table import over_seeds
 
 from vitcompress.core.bits import unpacked
 
@@ -33,17 +34,14 @@ def top1(lines: Lines) -> str:
 
 def difference(lines: Lines, reference: Lines) -> str:
     """Mean difference in points, seed by seed, with the wider of t over seeds and a bootstrap over images."""
-    pairs = [{line["seed"]: line for line in part if line["top1"] is not None} for part in (lines, reference)]
-    seeds = sorted(set(pairs[0]) & set(pairs[1]))
-    if not seeds or lines is reference:
+    right = {
+        name: {one["seed"]: unpacked(one["bits"], one["judged"]) for one in part if one["top1"] is not None}
+        for name, part in (("it", lines), ("ours", reference))
+    }
+    if lines is reference or len(right["it"].keys() & right["ours"].keys()) < 2:
         return ""
-    found = paired(*({seed: part[seed]["top1"] for seed in seeds} for part in pairs))
-    each = [np.mean([unpacked(part[one]["bits"], part[one]["judged"]) for one in seeds], axis=0) for part in pairs]
-    random, count = np.random.default_rng(0), len(each[0])
-    drawn = [(each[0] - each[1])[random.integers(count, size=count)].mean() for _ in range(2000)]
-    low, high = (100 * float(one) for one in np.percentile(drawn, [2.5, 97.5]))
-    if found.low is not None and found.high is not None and found.high - found.low > high - low:
-        low, high = found.low, found.high
+    found = intervals.difference({"it": 1, "ours": -1}, right)
+    low, high = found.interval()
     return f"{found.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
