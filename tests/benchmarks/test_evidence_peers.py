@@ -35,7 +35,8 @@ def test_rates_are_chosen_on_choose_and_time_is_that_of_ours() -> None:
     assert best_factor([line("lightly", 0, top1=None, factor=1.0), line("lightly", 1, factor=2.0)]) == 2.0
     done = [line("ours-lift", 500), line("lightly", 400, seconds=50.0), line("lightly", 410, factor=0.5, seconds=25.0)]
     assert (equal_epochs(done, "lightly", 1.0, 1.0), equal_epochs(done, "lightly", 0.5, 1.0)) == (20, 40)
-    rows = "\n".join(table([*tried, *done, line("lightly", 600, factor=0.5, epochs=40)]))
+    done.append(line("lightly", 600, factor=0.5, epochs=40))
+    rows = "\n".join(table([*tried, *done, *({**one, "seed": 1} for one in done)]))
     assert "0.1 (best) | 25 | 41.00 | -9.00 [" in rows
     assert "| 40: 60.00 | +10.00 [" in rows
     assert "0.1 (default) | 50 | 40.00" in rows
