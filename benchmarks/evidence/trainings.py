@@ -76,9 +76,11 @@ def _spent() -> float:
 
 def _teacher(work: Path, cell: Cell, images: Path) -> Line:
     """The teacher, trained on its own images; a kill costs a minute."""
-    study, folder = STUDIES[cell.study], work / "runs" / cell.folder
-    settings = dict(study.tries[int(cell.arm[4:])])
-    if settings["init"] == "file":
+    study, folder, number = STUDIES[cell.study], work / "runs" / cell.folder, int(cell.arm[4:])
+    settings = dict(study.tries[number])
+    if settings.pop("from", None):
+        settings["weights"] = str(_weights_of(work, cell.study, number - 1))
+    elif settings["init"] == "file":
         settings["weights"] = str(weights(work / "images"))
     source = images if study.pretrained else images / "teacher"
     before = _spent()
@@ -99,6 +101,11 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
     }
 
 
+def _weights_of(work: Path, study: str, number: int) -> Path:
+    """Where a try of the teacher left its weights."""
+    return work / "runs" / f"{study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
+
+
 def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, Any]]:
     """A run of this seed that has read the data and has the teacher, and its settings of the teacher.
 
@@ -110,8 +117,8 @@ def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, A
     if not needs_teacher(cell.arm):
         shape = {"init": "scratch", "epochs": 1, "freeze": "all but head", "batch_size": BATCH}
         return work / "runs" / f"{cell.study}_shape_{cell.seed}", settings | shape
-    file = work / "runs" / f"{cell.study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
-    return work / "runs" / f"{cell.study}_base-{number}_{cell.seed}", settings | {"init": "file", "weights": str(file)}
+    file = str(_weights_of(work, cell.study, number or 0))
+    return work / "runs" / f"{cell.study}_base-{number}_{cell.seed}", settings | {"init": "file", "weights": file}
 
 
 def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place: str) -> Line:

@@ -167,23 +167,35 @@ def ema_decay(config: Training, facts: TrainingFacts) -> Choice:
 
 _GENTLE: dict[str, Any] = {"crop_scale": (0.8, 1.0), "auto_augment": None, "color_jitter": 0.0, "random_erasing": 0.0}
 _STRENGTHS: tuple[tuple[float, str, dict[str, Any], str], ...] = (
-    (10, "gentle", _GENTLE, "flips and crops of nearly the whole image: a training of {} of an image has no time for "
-     "more"),
-    (30, "light", {**_GENTLE, "crop_scale": (0.5, 1.0)}, "crops and flips alone: a short training sees {} of an image, "
-     "and strong ones are not learned"),
+    (10, "gentle", _GENTLE, "flips, and crops of nearly the whole image"),
+    (30, "light", {**_GENTLE, "crop_scale": (0.5, 1.0)}, "flips and crops alone"),
     (100, "medium", {"crop_scale": (0.25, 1.0), "auto_augment": "rand-m5-mstd0.5-inc1", "color_jitter": 0.2,
-     "random_erasing": 0.1}, "a training sees {} of an image"),
+     "random_erasing": 0.1}, "between crops alone and DeiT's"),
     (math.inf, "strong", {"crop_scale": (0.08, 1.0), "auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4,
-     "random_erasing": 0.25}, "as DeiT's: a long training sees {} of an image, and would learn fewer by heart"),
+     "random_erasing": 0.25}, "as DeiT's, against learning by heart"),
 )  # fmt: skip
-"""Epochs below which each holds, its name, its values and why."""
+"""Epochs of DeiT-Tiny below which each holds, its name, its values and what they are; others: ``_bearable``."""
+_CAPACITY, _ENOUGH_PARAMETERS = 0.5, 5e6
+
+
+def _bearable(epochs: int, parameters: int) -> float:
+    """Return in how many epochs DeiT-Tiny would bear the augmentation that a network of that size bears in these.
+
+    A small network does not learn by heart, so it has nothing to win by views that are harder to learn
+    (docs/evidence/strengths.md).
+    """
+    return epochs * min(1.0, (parameters / _ENOUGH_PARAMETERS) ** _CAPACITY)
 
 
 def augment(config: Training, facts: TrainingFacts) -> Choice:
-    """Decide how strongly images are augmented: as strongly as the length of the training bears."""
+    """Decide how strongly images are augmented: as strongly as the training's length and the network's size bear."""
     asked = facts.augment if isinstance(config.augment, str) else config.augment
     epochs = _length(config, facts)[0]
-    _, name, values, reason = next(strength for strength in _STRENGTHS if epochs < strength[0])
+    bearable = _bearable(epochs, facts.parameters)
+    _, name, values, what = next(strength for strength in _STRENGTHS if bearable < strength[0])
+    reason = f"{what}: what {counted(epochs, 'view')} of an image bear"
+    if bearable < epochs and epochs >= _STRENGTHS[0][0]:
+        reason += f" with {facts.parameters / 1e6:.2g} M parameters, as {bearable:.0f} do with DeiT-Tiny's"
     if not facts.plain:
         values = {**values, "auto_augment": None, "color_jitter": 0.0}
         reason += "; auto_augment and colour jitter are for 8-bit grey and RGB alone"
@@ -191,7 +203,7 @@ def augment(config: Training, facts: TrainingFacts) -> Choice:
     if decided == asked:
         given = isinstance(config.augment, AugmentConfig)
         return Choice(decided, "" if given else "data.augment leaves nothing open", shown="as data.augment")
-    return Choice(decided, reason.format(counted(epochs, "view")), shown=name)
+    return Choice(decided, reason, shown=name)
 
 
 def keep_every(config: Training, facts: TrainingFacts) -> Choice:

@@ -12,8 +12,9 @@ from vitcompress.core.records import Task
 
 
 class AugmentConfig(Record):
-    """Training augmentation, carried out by timm's transforms. `auto`: as strong as the length of the training bears
-    (``pipeline.config.training``); each training's own values are in its section of the resolved settings."""
+    """Training augmentation, carried out by timm's transforms. `auto`: as strong as the length of the training and the
+    size of the network bear (``pipeline.config.training``); each training's own values are in its section of the
+    resolved settings."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 

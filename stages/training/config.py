@@ -92,7 +92,8 @@ class TrainingConfig(Record):
     ema_warmup: bool = True
     """Start the average with a smaller decay, so that short runs average over what they have."""
     augment: AugmentConfig | Literal["auto"] = "auto"
-    """Augmentation of this training. auto: `data.augment`, whose own `auto` is decided by the training's length."""
+    """Augmentation of this training. auto: `data.augment`, whose own `auto` is decided by the training's length
+    and the network's size."""
     eval_every: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Epochs between evaluations on the held-out images; the last epoch is always evaluated. auto: as often as costs
     at most about a tenth of the training."""

@@ -100,19 +100,30 @@ def test_a_pretrained_teacher_is_changed_gently_for_enough_steps() -> None:
     assert teacher(images=10_000, start="random").tune_epochs == 100, "as often as a student"
 
 
+def strength(epochs: int, **known: Any) -> Choice:
+    choice = SCHEDULE["augment"](DistillConfig(epochs=epochs, batch_size=64), facts(**known))
+    assert choice is not None
+    return choice
+
+
 def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
     ranges = {"gentle": (1, 9), "light": (10, 29), "medium": (30, 99), "strong": (100, 300)}
     found = []
     for name, ends in ranges.items():
         for epochs in ends:
-            choice = SCHEDULE["augment"](DistillConfig(epochs=epochs, batch_size=64), facts())
-            assert choice is not None
-            assert choice.shown == name
-        found.append(choice.value)
+            assert strength(epochs).shown == name
+        found.append(strength(ends[1]).value)
     smallest = [augment.crop_scale[0] for augment in found]
     assert smallest == sorted(smallest, reverse=True)
     assert [augment.auto_augment is None for augment in found] == [True, True, False, False]
     assert (found[-1].crop_scale, found[-1].auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
+
+
+def test_a_small_network_bears_weaker_augmentation_and_a_large_one_no_stronger() -> None:
+    small = [strength(epochs, parameters=TINY // 25) for epochs in (40, 60, 160, 300)]
+    assert [choice.shown for choice in small] == ["gentle", "light", "medium", "medium"]
+    assert "with 0.23 M parameters, as 9 do with DeiT-Tiny's" in small[0].reason
+    assert strength(40, parameters=TINY * 10) == strength(40)
 
 
 def test_given_values_stay() -> None:
