@@ -175,7 +175,7 @@ _STRENGTHS: tuple[tuple[float, str, dict[str, Any], str], ...] = (
      "random_erasing": 0.25}, "as DeiT's, against learning by heart"),
 )  # fmt: skip
 """Epochs of DeiT-Tiny below which each holds, its name, its values and what they are; others: ``_bearable``."""
-_CAPACITY, _ENOUGH_PARAMETERS = 0.5, 5e6
+_ENOUGH_PARAMETERS = 5e6
 
 
 def _bearable(epochs: int, parameters: int) -> float:
@@ -184,7 +184,7 @@ def _bearable(epochs: int, parameters: int) -> float:
     A small network does not learn by heart, so it has nothing to win by views that are harder to learn
     (docs/evidence/strengths.md).
     """
-    return epochs * min(1.0, (parameters / _ENOUGH_PARAMETERS) ** _CAPACITY)
+    return epochs * min(1.0, parameters / _ENOUGH_PARAMETERS)
 
 
 def augment(config: Training, facts: TrainingFacts) -> Choice:
