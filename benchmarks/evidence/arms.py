@@ -12,8 +12,8 @@ FACTORS = (1.0, 0.5, 2.0)
 """Of the product's own learning rate, tried for every arm."""
 CEILING, LEAST_LEAD = 4, 3.0
 """How many times longer the ceiling trains, and the points that a teacher must be above it."""
-LIVE = ("lift:soft+spectral", "plain:soft")
-"""Trained once with the teacher live, for its seconds; the first gives the seconds of equal compute."""
+LIVE = ("lift:soft+spectral", "widelast:soft+mse", "plain:soft")
+"""Trained once with the teacher live, for its seconds; the longer of the first two gives those of equal compute."""
 LONGER = ("plain:labels", "plain:soft", "lift:labels", "uniform:labels")
 """Also trained for the seconds of the first of ``LIVE``; the first two are asked for by questions."""
 
@@ -66,6 +66,11 @@ def settings_of(arm: str) -> dict[str, Any]:
 def asks_teacher(arm: str) -> bool:
     """Whether a training of this arm runs the teacher."""
     return not arm.endswith(":labels")
+
+
+def needs_width(arm: str) -> bool:
+    """Whether its student depends on the teacher's width, even if it learns from labels alone."""
+    return not arm.startswith("plain:")
 
 
 def needs_teacher(arm: str) -> bool:

@@ -8,6 +8,7 @@ A folder of each: ``train`` and ``val`` (the plan's *choose*), which the product
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -231,12 +232,32 @@ def fashion_parts(folder: Path) -> Path:
 def drawings_parts(folder: Path, each: int = 1000) -> Path:
     """Openclipart's largest folders: of five drawings three are for training, one chooses, one is of the test."""
     whole = drawings(folder, each)
+    classes = sorted(path.name for path in (whole / "train").iterdir())
+    found: dict[str, list[tuple[str, Path]]] = {}
+    for name in classes:
+        for path in sorted((*(whole / "train" / name).iterdir(), *(whole / "val" / name).iterdir()), key=_stem):
+            found.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), []).append((name, path))
+    # The package has a drawing under several folders, by links: one copy stays, and none where the classes differ.
+    single = [copies[0] for copies in found.values() if len({name for name, _ in copies}) == 1]
     files = []
-    for name in sorted(path.name for path in (whole / "train").iterdir()):
-        own = sorted(path for part in ("train", "val") for path in (whole / part / name).iterdir())
-        own.sort(key=lambda path: path.stem)
-        files += [(("train", "train", "train", "val", "test")[index % 5], name, path) for index, path in enumerate(own)]
+    for name in classes:
+        series: dict[str, list[Path]] = {}
+        for own, path in single:
+            if own == name:
+                series.setdefault(_series(path), []).append(path)
+        for index, key in enumerate(sorted(series)):
+            part = ("train", "train", "train", "val", "test")[index % 5]
+            files += [(part, name, path) for path in series[key]]
     return _divided(folder / "drawings", files, with_more=False, smaller=True)
+
+
+def _stem(path: Path) -> str:
+    return path.stem
+
+
+def _series(path: Path) -> str:
+    """What the drawings of one series share: the file's name less a number at its end. A series is in one part only."""
+    return path.resolve().stem.rstrip("0123456789_-. ")
 
 
 def imagenet100(folder: Path) -> Path:

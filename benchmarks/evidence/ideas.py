@@ -29,8 +29,8 @@ from vitcompress.stages.models.weights import load_own
 
 IMAGES = 1000
 """Training images that the whitening is fitted on."""
-CROPS = (0.8, 0.5, 0.25)
-"""Least shares of the image that a crop takes in each third of the schedule; the middle one is what `light` has."""
+CROPS = (1.0, 0.8, 0.6)
+"""Least shares of the image that a crop takes in each third of the schedule; the middle one is `gentle`'s."""
 
 
 @contextmanager
@@ -72,7 +72,8 @@ def whitening(base: Path, width: int) -> Callable[[LayerPair, Tensor, Tensor], t
 
     def aligned(pair: LayerPair, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         theirs = on_grid(teacher.float(), (student.shape[-2], student.shape[-1]))
-        target = torch.einsum("bchw,cd->bdhw", theirs - middle[:, None, None], leading)
+        here, along = middle.to(theirs.device), leading.to(theirs.device)
+        target = torch.einsum("bchw,cd->bdhw", theirs - here[:, None, None], along)
         return normalised(student.float()), target
 
     return aligned

@@ -41,12 +41,19 @@ IMAGES = ("letters", "fashion", "drawings")
 
 
 def results_of(study: str, lines: dict[str, Line]) -> dict[str, Results]:
-    """Which images each arm got right, by seed; ``ARM@compute`` trained for equal seconds."""
+    """Which images each arm got right, by seed; ``ARM@compute`` trained for equal seconds.
+
+    Raises:
+        ClickException: lines of several teachers, or of several sets of training images, are mixed.
+    """
     found: dict[str, Any] = {}
-    for line in lines.values():
-        if line["study"] == study and line["phase"] in ("seed", "compute"):
-            name = line["arm"] + ("@compute" if line["phase"] == "compute" else "")
-            found.setdefault(name, {})[line["seed"]] = unpacked(line["right"], line["test_images"])
+    judged = [line for line in lines.values() if line["study"] == study and line["phase"] in ("seed", "compute")]
+    for what, words in (("teacher", "two teachers"), ("teacher_width", "two widths"), ("images", "two sets of images")):
+        if len({line[what] for line in judged if line.get(what)}) > 1:
+            raise click.ClickException(f"lines of '{study}' are of {words}; their students cannot be compared.")
+    for line in judged:
+        name = line["arm"] + ("@compute" if line["phase"] == "compute" else "")
+        found.setdefault(name, {})[line["seed"]] = unpacked(line["right"], line["test_images"])
     return found
 
 
@@ -118,7 +125,7 @@ def others_table(results: dict[str, Results]) -> list[str]:
 def ideas_table(results: dict[str, Results]) -> list[str]:
     """Rows of the ideas beyond the papers: against the arm that each changes, and against the best of all arms."""
     rows = ["| idea | less the arm that it changes | less the best arm |", "| --- | --- | --- |"]
-    whole = [arm for arm in ARMS if not missing_of((arm,), results)]
+    whole = [arm for arm in results if arm not in IDEAS and not missing_of((arm,), results)]
     best = max(whole, key=lambda arm: float(np.mean([right.mean() for right in results[arm].values()])), default=None)
     for idea, (_, settings) in IDEAS.items():
         changed = next(arm for arm, own in ARMS.items() if own is settings)

@@ -48,7 +48,7 @@ RATES = {
 """Peers and their default learning rates, before what the tool makes of them for batch and size; ours decides its own.
 timm's default is SGD, which is not meant for transformers: the same with AdamW is there to be fair to it."""
 CROPS = {"spectralkd": 224 / 256, "lightly": 1 / 1.143}
-"""Share of the image that each tool's own evaluation keeps, where it is not all of it."""
+"""Share of the image that each tool's own evaluation keeps, where it is not that of the network's settings."""
 URLS = {
     "timm": ("https://github.com/huggingface/pytorch-image-models", "v1.0.31"),
     "spectralkd": ("https://github.com/thy960112/SpectralKD", "main"),
@@ -245,7 +245,9 @@ def judged(study: Study, job: Job, out: Path) -> tuple[np.ndarray, int]:
     network = trained(study, job, out).eval()
     config = json.loads((study.work / "student" / "config.json").read_text())["pretrained_cfg"]
     names = ("input_size", "mean", "std", "interpolation")
-    transform = create_transform(**{name: config[name] for name in names}, crop_pct=CROPS.get(job.peer, 1.0))
+    transform = create_transform(
+        **{name: config[name] for name in names}, crop_pct=CROPS.get(job.peer, config["crop_pct"])
+    )
     folder = study.data / job.part
     images = ImageFolder(str(folder / "test" if (folder / "test").is_dir() else folder), transform=transform)
     if images.classes != study.classes:

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 from arms import (
     ARMS,
+    CEILING,
     FACTORS,
     IDEAS,
     LEAST_LEAD,
@@ -41,6 +42,7 @@ from arms import (
     TUNING_SEED,
     asks_teacher,
     needs_teacher,
+    needs_width,
 )
 
 from vitcompress.core.errors import CompressError, RunInterrupted
@@ -150,7 +152,7 @@ def ready(cell: Cell, lines: dict[str, Line]) -> bool:
         tries = [Cell(study, "teacher", f"try-{at}").key in lines for at in range(int(cell.arm[4:]))]
         ceiling = Cell(study, "ceiling", "plain:labels").key in lines
         return cell.arm == "try-0" or (all(tries) and ceiling and number is None)
-    if number is None and (cell.phase == "live" or needs_teacher(cell.arm)):
+    if number is None and (cell.phase == "live" or needs_teacher(cell.arm) or needs_width(cell.arm)):
         return False
     if cell.factor is None and best_factor(study, cell.arm, lines) is None:
         return False
@@ -162,11 +164,25 @@ def ready(cell: Cell, lines: dict[str, Line]) -> bool:
 
 
 def longer(cell: Cell, lines: dict[str, Line]) -> int | None:
-    """Epochs that take the processor's seconds of the first of ``LIVE``; None before both are measured."""
-    goal = lines.get(Cell(cell.study, "live", LIVE[0], TUNING_SEED, 1.0).key)
-    own = lines.get(Cell(cell.study, "live" if asks_teacher(cell.arm) else "tune", cell.arm, TUNING_SEED, 1.0).key)
-    epochs = STUDIES[cell.study].epochs
-    return max(epochs, round(epochs * spent(goal) / spent(own))) if goal and own else None
+    """Epochs that take the seconds of the longer repaired student, starting left out; None before all is measured."""
+    study = cell.study
+    own = lines.get(Cell(study, "live" if asks_teacher(cell.arm) else "tune", cell.arm, TUNING_SEED, 1.0).key)
+    short = lines.get(Cell(study, "tune", "plain:labels", TUNING_SEED, 1.0).key)
+    long, most, epochs = (
+        lines.get(Cell(study, "ceiling", "plain:labels").key),
+        goal(study, lines),
+        STUDIES[study].epochs,
+    )
+    if not (own and short and long and most):
+        return None
+    start = max(0.0, spent(short) - (spent(long) - spent(short)) / (CEILING - 1))
+    return max(epochs, round(epochs * (most - start) / (spent(own) - start)))
+
+
+def goal(study: str, lines: dict[str, Line]) -> float | None:
+    """Seconds that trainings of equal compute fill; None before they are measured."""
+    found = [lines.get(Cell(study, "live", arm, TUNING_SEED, 1.0).key) for arm in LIVE[:2]]
+    return max(spent(line) for line in found if line) if all(found) else None
 
 
 def spent(line: Line) -> float:
@@ -214,12 +230,23 @@ def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
                     click.echo(f"{cell.key} failed: {error}", err=True)
                     break
                 lines.append(line)
+                tidy(work, cell, cells, lines.read())
                 click.echo(f"{cell.key}: {line['cpu_seconds']:.0f} s, {line['choose']:.2f} % of choose", err=True)
                 break
         else:
             if not busy:
                 return
             time.sleep(10)  # another process has what the rest waits for
+
+
+def tidy(work: Path, cell: Cell, cells: list[Cell], lines: dict[str, Line]) -> None:
+    """Remove the teacher's copy in a finished run, and its kept answers once no other training reads them."""
+    if cell.phase != "teacher":
+        shutil.rmtree(work / "runs" / cell.folder / "teacher", ignore_errors=True)
+    readers = [one for one in cells if one.cached and (one.study, one.seed) == (cell.study, cell.seed)]
+    if all(one.key in lines for one in readers):
+        for folder in (work / "cache").glob(f"{cell.study}-{cell.seed}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def needless(cell: Cell, lines: dict[str, Line]) -> bool:
@@ -240,8 +267,7 @@ def expected(cell: Cell, lines: dict[str, Line]) -> float | None:
     if cell.phase in ("teacher", "ceiling") or not mine:
         return None
     if cell.phase == "compute":
-        goal = lines.get(Cell(cell.study, "live", LIVE[0], TUNING_SEED, 1.0).key)
-        return spent(goal) if goal else None
+        return goal(cell.study, lines)
     same = [line for line in mine if line["arm"] == cell.arm and line["phase"] in ("tune", "seed")]
     like = [line for line in mine if asks_teacher(line["arm"]) == asks_teacher(cell.arm) and line["phase"] != "ceiling"]
     return median(spent(line) for line in same or like or mine)
@@ -267,9 +293,12 @@ def compare(work: Path, study: str, arm: str, seed: int) -> bool:
     cell = Cell(study, "seed", arm, seed)
     if cell.key not in lines:
         raise click.UsageError(f"{RESULTS} has no line '{cell.key}'; arms: {', '.join(ARMS)}; seeds: {SEEDS}.")
-    if needs_teacher(arm) and not list(work.glob(f"runs/{study}_teacher_*/teacher/model.safetensors")):
-        raise click.UsageError(f"{work} has no teacher for '{arm}': first train it with --only {study} --minutes 1.")
+    file = work / "runs" / f"{study}_teacher_try-{passed(study, lines)}_0" / "teacher" / "model.safetensors"
+    if needs_teacher(arm) and not file.is_file():
+        raise click.UsageError(f"'{arm}' needs the teacher, {file}: first train it with --only {study}.")
     then, now = lines[cell.key], carry_out(work, cell, lines, "again")
+    if then["teacher"] != now["teacher"]:
+        click.echo(f"note: another teacher, {now['teacher'][:8]} instead of {then['teacher'][:8]}")
     same = then["right"] == now["right"]
     click.echo(f"{cell.key}: then {then['test']:.3f} %, now {now['test']:.3f} % of test; "
                f"{'the same' if same else 'NOT the same'} answers to {now['test_images']} images")  # fmt: skip

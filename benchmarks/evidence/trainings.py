@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from arms import BATCH, CEILING, IDEAS, STUDIES, needs_teacher, settings_of
+from arms import BATCH, CEILING, IDEAS, STUDIES, needs_teacher, needs_width, settings_of
 from code_version import code_version
 from data import SETS
 from ideas import applied
@@ -116,7 +116,7 @@ def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, A
     settings = {key: tried[key] for key in ("model", "args") if key in tried}
     if not needs_teacher(cell.arm):
         shape = {"init": "scratch", "epochs": 1, "freeze": "all but head", "batch_size": BATCH}
-        return work / "runs" / f"{cell.study}_shape_{cell.seed}", settings | shape
+        return work / "runs" / f"{cell.study}_shape-{number or 0}_{cell.seed}", settings | shape
     file = str(_weights_of(work, cell.study, number or 0))
     return work / "runs" / f"{cell.study}_base-{number}_{cell.seed}", settings | {"init": "file", "weights": file}
 
@@ -137,7 +137,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     if not study.gpu:  # a training that is killed begins again; and all are compiled, or none
         distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
     # Answers to other views have a folder of their own: their key does not know the idea.
-    cache = work / "cache" / f"{cell.study}-{cell.seed}{'-rising' if idea == 'rising' else ''}"
+    part = "cache" if place == "runs" else f"cache-{place}"
+    cache = work / part / f"{cell.study}-{cell.seed}{'-rising' if idea == 'rising' else ''}"
     if cell.cached:
         distill |= {"views": epochs, "cache": {"folder": str(cache)}}
 
@@ -145,11 +146,11 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
         return config_of(cell.study, images, teacher=teacher, seed=cell.seed, student=arm["student"],
                          distill=distill | more)  # fmt: skip
 
-    _, resolved, _ = staged(config(), folder, ("teacher", "student"), base)
+    runner, resolved, _ = staged(config(), folder, ("teacher", "student"), base)
     factor = cell.factor or best_factor(cell.study, cell.arm, lines) or 1.0
     lr = float(f"{factor * resolved.distill.lr:.3g}")
     before = _spent()
-    with applied(idea, base, resolved.student.args["embed_dim"] if idea else 0, epochs):
+    with applied(idea, base, runner.records["student"].width, epochs):
         runner, resolved, _ = staged(config(lr=lr), folder, ("teacher", "student", "distill"), base)
     spent, record, student = _spent() - before, runner.records["distill"], runner.records["student"]
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -163,6 +164,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
         "steps": record.steps,
         "images": runner.records["data"].train_images,
         "parameters": student.cost.parameters,
+        "teacher": runner.records["teacher"].weights.sha256 if needs_teacher(cell.arm) else None,
+        "teacher_width": runner.records["teacher"].width if needs_width(cell.arm) or needs_teacher(cell.arm) else None,
         "augment": resolved.distill.augmentation.identity(),
         "seconds": round(record.seconds, 1),
         "cpu_seconds": round(spent, 1),

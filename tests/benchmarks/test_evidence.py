@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -103,7 +104,8 @@ def test_there_are_the_plans_twelve_questions_of_arms_that_are_trained() -> None
 
 def line(cell: run.Cell, **more: Any) -> dict[str, Any]:
     about = {"key": cell.key, "study": cell.study, "phase": cell.phase, "arm": cell.arm, "seed": cell.seed}
-    return {**about, "cpu_seconds": 100.0, "choose": 50.0, "test": 50.0, **more}
+    seconds = 370.0 if cell.phase == "ceiling" else 100.0
+    return {**about, "cpu_seconds": seconds, "choose": 50.0, "test": 50.0, **more}
 
 
 def played(until: str = "") -> list[run.Cell]:
@@ -121,7 +123,7 @@ def played(until: str = "") -> list[run.Cell]:
 def test_all_is_trained_once_and_seeds_are_balanced() -> None:
     order = played()
     arms_and_ideas = len(arms.ARMS) + len(arms.IDEAS)
-    assert len(order) == len(set(order)) == 1 + 1 + 2 + 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
+    assert len(order) == len(set(order)) == 1 + 1 + 3 + 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
     seeds = [cell.seed for cell in order if cell.phase == "seed" and arms.needs_teacher(cell.arm)]
     seeds = seeds[: -5 * len(arms.IDEAS)]  # ideas come last
     assert seeds == sorted(seeds)
@@ -245,14 +247,55 @@ def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral", *arms.IDEAS)
 
 
-def test_a_study_for_a_gpu_compares_seconds_of_the_clock_and_keeps_no_answers() -> None:
-    cell = run.Cell("imagenet100", "compute", "plain:labels")
-    live = run.Cell("imagenet100", "live", arms.LIVE[0], arms.TUNING_SEED, 1.0)
-    tuned = run.Cell("imagenet100", "tune", "plain:labels", arms.TUNING_SEED, 1.0)
-    lines = {live.key: line(live, seconds=300.0), tuned.key: line(tuned, seconds=120.0, cpu_seconds=4000.0)}
-    assert run.longer(cell, lines) == 250
-    assert not run.Cell("imagenet100", "seed", "plain:soft").cached
+def test_equal_seconds_leave_out_the_start_and_follow_the_longer_student() -> None:
+    study, seed = "imagenet100", arms.TUNING_SEED
+    cell = run.Cell(study, "compute", "plain:labels")
+    known = {
+        run.Cell(study, "live", arm, seed, 1.0): one for arm, one in zip(arms.LIVE, (290.0, 310.0, 250.0), strict=True)
+    }
+    known |= {
+        run.Cell(study, "tune", "plain:labels", seed, 1.0): 110.0,
+        run.Cell(study, "ceiling", "plain:labels"): 410.0,
+    }
+    lines = {one.key: line(one, seconds=seconds, cpu_seconds=9.0) for one, seconds in known.items()}
+    assert run.longer(cell, lines) == 300, "10 s to start, then 1 s an epoch"
+    assert run.longer(run.Cell(study, "compute", "plain:soft"), lines) == 125
+    del lines[run.Cell(study, "live", arms.LIVE[1], seed, 1.0).key]
+    assert run.longer(cell, lines) is None
+    assert not run.Cell(study, "seed", "plain:soft").cached
     assert run.Cell("letters", "seed", "plain:soft").cached
+
+
+def test_what_depends_on_the_teachers_width_waits_for_it() -> None:
+    order = [cell.key for cell in played()]
+    passing = order.index(run.Cell("letters", "teacher", "try-0").key)
+    assert order.index(run.Cell("letters", "tune", "lift:labels", 100, 1.0).key) > passing
+    cell = run.Cell("letters", "tune", "lift:labels", 100, 1.0)
+    assert not run.ready(cell, {})
+    assert run.ready(run.Cell("letters", "tune", "plain:labels", 100, 1.0), {})
+
+
+def test_results_of_two_teachers_are_not_mixed() -> None:
+    cells = [run.Cell("letters", "seed", "plain:soft", seed) for seed in (0, 1)]
+    lines = {cell.key: line(cell, right="", test_images=0, teacher=str(cell.seed), images=1) for cell in cells}
+    with pytest.raises(click.ClickException, match="two teachers"):
+        page.results_of("letters", lines)
+
+
+def test_finished_trainings_leave_no_copies(tmp_path: Path) -> None:
+    cells = [cell for cell in run.cells_of("fashion") if cell.seed == 3]
+    for cell in cells:
+        (tmp_path / "runs" / cell.folder / "teacher").mkdir(parents=True)
+    for name in ("fashion-3", "fashion-3-rising", "fashion-4"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    lines = {cell.key: line(cell) for cell in cells[:-1]}
+    run.tidy(tmp_path, cells[0], cells, lines)
+    assert not (tmp_path / "runs" / cells[0].folder / "teacher").exists()
+    assert (tmp_path / "runs" / cells[1].folder / "teacher").exists()
+    kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert len(kept) == 3, "the last one reads them still"
+    run.tidy(tmp_path, cells[-1], cells, lines | {cells[-1].key: line(cells[-1])})
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fashion-4"]
 
 
 def test_every_tenth_class_of_imagenet_is_divided(tmp_path: Path) -> None:
@@ -317,5 +360,31 @@ def test_views_rise_in_thirds_and_are_the_same_each_time(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ideas, "train_transform", lambda augment, _: lambda image: (augment.crop_scale[0], image))
     views = ideas.Rising.makers(9)([("a", 0), ("b", 1)], AugmentConfig(), None, 0)
-    assert [views[ViewKey(1, epoch)][0][0] for epoch in range(9)] == [0.8] * 3 + [0.5] * 3 + [0.25] * 3
-    assert views[ViewKey(1, 4)] == ((0.5, "b"), 1)
+    assert [views[ViewKey(1, epoch)][0][0] for epoch in range(9)] == [1.0] * 3 + [0.8] * 3 + [0.6] * 3
+    assert views[ViewKey(1, 4)] == ((0.8, "b"), 1)
+
+
+def test_drawings_of_one_series_or_in_two_classes_are_not_in_two_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    random = np.random.default_rng(0)
+    for name in ("animals", "tools"):
+        for number in range(40):
+            file = tmp_path / "files" / name / f"{'abcdefghij'[number // 4]}_{number % 4}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 255, (60, 50), np.uint8)).save(file)
+            link = whole / ("val" if number % 5 == 4 else "train") / name / f"{number:04d}.png"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+    (whole / "train" / "tools" / "9000.png").symlink_to(tmp_path / "files" / "animals" / "a_0.png")
+    (whole / "train" / "tools" / "9001.png").symlink_to(tmp_path / "files" / "tools" / "b_1.png")
+    monkeypatch.setattr(data, "drawings", lambda *_: whole)
+    made = data.drawings_parts(tmp_path / "out")
+    names = {part: [f"{path.parent.name} {path.name}" for path in sorted((made / part).glob("*/*"))]
+             for part in ("train", "val", "test")}  # fmt: skip
+    assert {part: len(found) for part, found in names.items()} == {"train": 47, "val": 16, "test": 16}
+    of = {f"{link.parent.name} {link.name}": link.resolve() for link in whole.glob("*/*/*")}
+    series = {part: {(of[one].parent.name, of[one].stem[0]) for one in found} for part, found in names.items()}
+    assert sum(map(len, series.values())) == len(set.union(*series.values()))
+    assert tmp_path / "files" / "animals" / "a_0.png" not in {of[one] for found in names.values() for one in found}
