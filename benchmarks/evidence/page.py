@@ -291,9 +291,9 @@ def _front(summary: list[str], sections: list[str], claim: str) -> str:
         "*for* and *against*.", "",
         claim, "", *summary, "",
         "An answer holds for one set of images and teacher: short trainings of a network of 0.2 M parameters, at the "
-        "learning rate that one seed chose for each arm; the luck of that choice is in no interval. Soft KD and feature "
-        "terms are the product's defaults: where the teacher errs its answer is replaced by the label, and feature terms "
-        "have measured factors ([distillation](distillation.md)); the papers have neither. *mixed*: "
+        "learning rate that one seed chose for each arm; the luck of that choice is in no interval. Soft KD and "
+        "feature terms are the product's defaults: where the teacher errs, the label replaces its answer, and feature "
+        "terms have measured factors ([distillation](distillation.md)); the papers have neither. *mixed*: "
         "the differences of a question are answered differently; *not measured*: its trainings are not finished.", "",
         "## Studies", "", *(f"- {section}" for section in sections), *([""] if others else []), *others, "",
         "## Commands", "", COMMAND, "",
