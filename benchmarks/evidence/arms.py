@@ -96,7 +96,7 @@ class Study:
     tries: tuple[dict[str, Any], ...]
     """Settings of the teacher, the next taken where one does not beat the ceiling."""
     flip: bool = True
-    batch: int = BATCH
+    batch: int | str = BATCH
     """Of a student; teachers have ``BATCH``."""
     pretrained: bool = False
     """Whether the teacher has been trained before, and is fine-tuned on *train* alone."""

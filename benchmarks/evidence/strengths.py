@@ -30,7 +30,7 @@ from vitcompress.pipeline.config import training as rules
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "strengths.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "strengths.md"
-NAMES = tuple(name for _, name, _, _ in rules._STRENGTHS)
+NAMES = tuple(name for name, _, _ in rules._STRENGTHS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Try:
     """Of the product's learning rate."""
     strength: str
     depth: int = 6
+    batch: int | str = 64
     seed: int = TUNING_SEED
 
     @property
@@ -61,6 +62,7 @@ SETTINGS = (
     *((6000, 96, 40, 1.0, name) for name in ("light", "gentle")),
     *((1000, 48, 200, 1.0, name) for name in NAMES[:2]),
     *((1000, 192, 60, 1.0, name, 12) for name in NAMES[:3]),
+    *((500, 192, 120, 1.0, name, 12, "auto") for name in ("gentle", "strong", "medium")),
     *((6000, 48, 40, 2.0, name) for name in NAMES[:3]),
     *((6000, 48, 10, 2.0, name) for name in NAMES[:2]),
     *((1000, 96, 200, 1.0, name) for name in NAMES[:3]),
@@ -87,12 +89,13 @@ def decided(one: Try, images: Path) -> Iterator[None]:
     """Let the study have the images, the student and the strength of a try."""
     import data
 
-    strength = next(found for found in rules._STRENGTHS if found[1] == one.strength)
-    study = replace(STUDIES["fashion"], epochs=one.epochs, student={
+    at = NAMES.index(one.strength)
+    ends = (0.0,) * at + (float("inf"),) * (len(NAMES) - at)
+    study = replace(STUDIES["fashion"], epochs=one.epochs, batch=one.batch, student={
         "model": "deit_tiny", "args": blocks_of(one.width, one.depth, one.heads),
     })  # fmt: skip
     with (
-        patch.object(rules, "_STRENGTHS", ((float("inf"), *strength[1:]),)),
+        patch.object(rules, "_ENDS", {True: ends, False: ends}),
         patch.dict(STUDIES, {"fashion": study}),
         patch.dict(data.SETS, {"fashion": lambda _: images}),
     ):

@@ -166,15 +166,17 @@ def ema_decay(config: Training, facts: TrainingFacts) -> Choice:
 
 
 _GENTLE: dict[str, Any] = {"crop_scale": (0.8, 1.0), "auto_augment": None, "color_jitter": 0.0, "random_erasing": 0.0}
-_STRENGTHS: tuple[tuple[float, str, dict[str, Any], str], ...] = (
-    (10, "gentle", _GENTLE, "flips, and crops of nearly the whole image"),
-    (30, "light", {**_GENTLE, "crop_scale": (0.5, 1.0)}, "flips and crops alone"),
-    (100, "medium", {"crop_scale": (0.25, 1.0), "auto_augment": "rand-m5-mstd0.5-inc1", "color_jitter": 0.2,
+_STRENGTHS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("gentle", _GENTLE, "flips, and crops of nearly the whole image"),
+    ("light", {**_GENTLE, "crop_scale": (0.5, 1.0)}, "flips and crops alone"),
+    ("medium", {"crop_scale": (0.25, 1.0), "auto_augment": "rand-m5-mstd0.5-inc1", "color_jitter": 0.2,
      "random_erasing": 0.1}, "between crops alone and DeiT's"),
-    (math.inf, "strong", {"crop_scale": (0.08, 1.0), "auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4,
+    ("strong", {"crop_scale": (0.08, 1.0), "auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": 0.4,
      "random_erasing": 0.25}, "as DeiT's, against learning by heart"),
 )  # fmt: skip
-"""Epochs of DeiT-Tiny below which each holds, its name, its values and what they are; others: ``_bearable``."""
+"""Name, values, and what they are."""
+_ENDS: dict[bool, tuple[float, ...]] = {True: (100, 150, 250, math.inf), False: (10, 30, 100, math.inf)}
+"""Epochs below which each of them holds: from random weights, and from trained ones, which learn by heart sooner."""
 _ENOUGH_PARAMETERS = 5e6
 
 
@@ -191,10 +193,10 @@ def augment(config: Training, facts: TrainingFacts) -> Choice:
     """Decide how strongly images are augmented: as strongly as the training's length and the network's size bear."""
     asked = facts.augment if isinstance(config.augment, str) else config.augment
     epochs = _length(config, facts)[0]
-    bearable = _bearable(epochs, facts.parameters)
-    _, name, values, what = next(strength for strength in _STRENGTHS if bearable < strength[0])
+    bearable, ends = _bearable(epochs, facts.parameters), _ENDS[facts.start == "random"]
+    name, values, what = next(one for one, end in zip(_STRENGTHS, ends, strict=True) if bearable < end)
     reason = f"{what}: what {counted(epochs, 'view')} of an image bear"
-    if bearable < epochs and epochs >= _STRENGTHS[0][0]:
+    if bearable < epochs and epochs >= ends[0]:
         reason += f" with {facts.parameters / 1e6:.2g} M parameters, as {bearable:.0f} do with DeiT-Tiny's"
     if not facts.plain:
         values = {**values, "auto_augment": None, "color_jitter": 0.0}

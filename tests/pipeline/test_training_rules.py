@@ -107,7 +107,9 @@ def strength(epochs: int, **known: Any) -> Choice:
 
 
 def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
-    ranges = {"gentle": (1, 9), "light": (10, 29), "medium": (30, 99), "strong": (100, 300)}
+    trained = {"gentle": (1, 9), "light": (10, 29), "medium": (30, 99), "strong": (100, 300)}
+    assert all(strength(epoch, start="pretrained").shown == name for name, ends in trained.items() for epoch in ends)
+    ranges = {"gentle": (1, 99), "light": (100, 149), "medium": (150, 249), "strong": (250, 300)}
     found = []
     for name, ends in ranges.items():
         for epochs in ends:
@@ -120,9 +122,10 @@ def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
 
 
 def test_a_small_network_bears_weaker_augmentation_and_a_large_one_no_stronger() -> None:
-    small = [strength(epochs, parameters=1_000_000) for epochs in (40, 60, 160, 300)]
+    small = [strength(epochs, parameters=1_000_000, start="teacher") for epochs in (40, 60, 160, 300)]
     assert [choice.shown for choice in small] == ["gentle", "light", "medium", "medium"]
     assert "with 1 M parameters, as 8 do with DeiT-Tiny's" in small[0].reason
+    assert strength(300, parameters=1_000_000).shown == "gentle"
     assert strength(40, parameters=TINY * 10) == strength(40)
 
 
