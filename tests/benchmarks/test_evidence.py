@@ -388,3 +388,36 @@ def test_drawings_of_one_series_or_in_two_classes_are_not_in_two_parts(
     series = {part: {(of[one].parent.name, of[one].stem[0]) for one in found} for part, found in names.items()}
     assert sum(map(len, series.values())) == len(set.union(*series.values()))
     assert tmp_path / "files" / "animals" / "a_0.png" not in {of[one] for found in names.values() for one in found}
+
+
+@pytest.mark.parametrize("name", ["gentle", "light", "medium", "strong"])
+def test_a_try_is_trained_with_its_strength_whatever_the_rule_says(name: str, tmp_path: Path) -> None:
+    import strengths
+
+    from vitcompress.pipeline.config.training import SCHEDULE, TrainingFacts
+    from vitcompress.stages.distill.config import DistillConfig
+
+    facts = TrainingFacts(images=1000, parts=1, start="random", parameters=200_000)
+
+    def decided() -> str | None:
+        choice = SCHEDULE["augment"](DistillConfig(epochs=300, batch_size=64), facts)
+        return choice.shown if choice else None
+
+    one = strengths.Try(1000, 48, 300, 1.0, name)
+    before = decided()
+    with strengths.decided(one, tmp_path):
+        assert decided() == name
+        assert (arms.STUDIES["fashion"].epochs, data.SETS["fashion"](tmp_path)) == (300, tmp_path)
+    assert decided() == before == "gentle"
+
+
+def test_the_best_strength_of_a_row_is_bold_and_what_lacks_is_told() -> None:
+    import strengths
+
+    row = [one for one in strengths.TRIES if (one.images, one.width, one.epochs) == (1000, 192, 60)]
+    lines = {one.key: {"choose": 70.0 + at, "parameters": 5_376_970} for at, one in enumerate(row)}
+    table = strengths.table(lines)
+    assert "| 5.38 M | 1,000 | 60 | 70.0 | 71.0 | **72.0** | not measured |" in table
+    assert (
+        sum("| not measured | not measured | not measured | not measured |" in line for line in table) == len(table) - 3
+    )
