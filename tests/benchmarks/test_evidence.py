@@ -218,7 +218,8 @@ def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(arms.STUDIES, "tiny", study)
     monkeypatch.setitem(data.SETS, "tiny", tiny)
     monkeypatch.setattr(trainings, "BATCH", 16)
-    lines: dict[str, Any] = {run.Cell("tiny", "ceiling", "plain:labels").key: {"test": 0.0}}
+    ceiling = run.Cell("tiny", "ceiling", "plain:labels")
+    lines: dict[str, Any] = {ceiling.key: line(ceiling, test=0.0)}
 
     def train(phase: str, arm: str, seed: int = 100, factor: float | None = 1.0) -> dict[str, Any]:
         cell = run.Cell("tiny", phase, arm, seed, factor)
