@@ -109,7 +109,7 @@ def strength(epochs: int, **known: Any) -> Choice:
 def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
     trained = {"gentle": (1, 9), "light": (10, 29), "medium": (30, 99), "strong": (100, 300)}
     assert all(strength(epoch, start="pretrained").shown == name for name, ends in trained.items() for epoch in ends)
-    ranges = {"gentle": (1, 99), "light": (100, 149), "medium": (150, 249), "strong": (250, 300)}
+    ranges = {"gentle": (1, 149), "light": (150, 399), "medium": (400, 999), "strong": (1000, 2000)}
     found = []
     for name, ends in ranges.items():
         for epochs in ends:
