@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import onnx
 import torch
 from code_version import code_version
+from marked import write_marked
 from real_data import fashion
 from rich.console import Console
 from torch import nn
@@ -150,8 +150,7 @@ def main() -> None:
         cells = ["{:.1f}".format(one["top1"][name]) if name in one["top1"] else "none" for name in GRAPHS]
         cells += ["{:+.2f} [{:.2f}, {:.2f}]".format(*one["gain"][name]) for name, _ in PAIRS if name in one["gain"]]
         rows.append(f"| {key} | {' | '.join([*cells, '-', '-', '-'][:7])} |")
-    table = "\n".join(["<!-- benchmarks/qat.py -->", *rows, "<!-- end -->"])
-    write_atomic(PAGE, re.sub(r"<!-- benchmarks/qat.py -->.*<!-- end -->", table, PAGE.read_text(), flags=re.S))
+    write_marked(PAGE, "benchmarks/qat.py", "\n".join(rows))
 
 
 if __name__ == "__main__":

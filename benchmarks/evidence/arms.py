@@ -15,7 +15,7 @@ CEILING, LEAST_LEAD = 4, 3.0
 LIVE = ("lift:soft+spectral", "widelast:soft+mse", "plain:soft")
 """Trained once with the teacher live, for its seconds; the longer of the first two gives those of equal compute."""
 LONGER = ("plain:labels", "plain:soft", "lift:labels", "uniform:labels")
-"""Also trained for the seconds of the first of ``LIVE``; the first two are asked for by questions."""
+"""Also trained for equal seconds; the first two are asked for by questions."""
 
 
 def _terms(loss: str) -> dict[str, Any]:

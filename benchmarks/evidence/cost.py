@@ -9,7 +9,6 @@ as docs/loading.md measured it.
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import torch
 from arms import ARMS, CEILING, FACTORS, IDEAS, LIVE, LONGER, SEEDS, STUDIES, asks_teacher
+from marked import write_marked
 
 from vitcompress.core.errors import CompressError
 from vitcompress.core.records import Cost, ModelSpec
 from vitcompress.pipeline.config.networks import resolve_network
-from vitcompress.pipeline.cost_model import CARDS, Cluster, Fraction, Work, estimate, fraction_of, parse_cluster
+from vitcompress.pipeline.cost_model import CARDS, Cluster, Work, estimate, fraction_of, parse_cluster
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.student.stage import student_spec
@@ -68,11 +68,11 @@ def _counted() -> list[Need]:
         flops = 6.0 * own.macs + (2.0 * teacher.macs if asks_teacher(arm) else 0.0)
         times = len(FACTORS) + len(SEEDS) + (arm in LIVE)
         found.append(Need(arm, times, _work(arm, flops, own.parameters, STUDY.epochs)))
-    soft = next(need.work for need in found if need.arm == "plain:soft")
-    found += [Need(idea, len(FACTORS) + len(SEEDS), soft) for idea in IDEAS]
-    leader = next(need.work for need in found if need.arm == LIVE[0])
-    found += [Need(f"{arm}, equal seconds", len(SEEDS), leader) for arm in LONGER]
-    plain = next(need.work for need in found if need.arm == "plain:labels")
+    works = {need.arm: need.work for need in found}
+    found += [Need(idea, len(FACTORS) + len(SEEDS), works["plain:soft"]) for idea in IDEAS]
+    longest = max((works[arm] for arm in LIVE[:2]), key=lambda work: work.flops)
+    found += [Need(f"{arm}, equal seconds", len(SEEDS), longest) for arm in LONGER]
+    plain = works["plain:labels"]
     return [*found, Need("ceiling", 1, _work("ceiling", plain.flops, plain.parameters, CEILING * STUDY.epochs))]
 
 
@@ -85,17 +85,12 @@ def hours(need: Need, cluster: Cluster, part: float) -> float:
     return need.trainings * estimate(need.work, cluster, part).hours
 
 
-def fraction(cluster: Cluster) -> Fraction:
-    """Of the card's peak, with the teacher beside the student."""
-    return fraction_of(cluster.card, cached=False)
-
-
 def totals(found: list[Need], clusters: list[Cluster]) -> list[str]:
     """Rows of whole studies, and what most trainings wait for."""
     rows = ["| machine | hours | of the peak | trainings that wait for the loader | source |",
             "| --- | ---: | ---: | ---: | --- |"]  # fmt: skip
     for cluster in clusters:
-        part = fraction(cluster)
+        part = fraction_of(cluster.card, cached=False)
         low, high = (sum(hours(need, cluster, one) for need in found) for one in (part.high, part.low))
         counts = [
             sum(need.trainings for need in found if estimate(need.work, cluster, one).bottleneck == "the loader")
@@ -108,7 +103,7 @@ def totals(found: list[Need], clusters: list[Cluster]) -> list[str]:
 
 def by_arm(found: list[Need], cluster: Cluster) -> list[str]:
     """Rows of the arms on one machine."""
-    part = fraction(cluster)
+    part = fraction_of(cluster.card, cached=False)
     rows = [f"| arm | trainings | GFLOP an image | hours of {cluster} |", "| --- | ---: | ---: | ---: |"]
     for need in found:
         ends = dict.fromkeys(f"{hours(need, cluster, one):.1f}" for one in (part.high, part.low))
@@ -130,8 +125,7 @@ def main(on: str | None) -> None:
     if on:
         click.echo("\n".join(rows))
         return
-    block = "\n".join(["<!-- benchmarks/evidence/cost.py -->", "", *rows, "", "<!-- end -->"])
-    PAGE.write_text(re.sub(r"<!-- bench.*<!-- end -->", lambda _: block, PAGE.read_text(), flags=re.S))
+    write_marked(PAGE, "benchmarks/evidence/cost.py", "\n".join(["", *rows, ""]))
     click.echo(f"wrote {PAGE}")
 
 

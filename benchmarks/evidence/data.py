@@ -235,7 +235,7 @@ def drawings_parts(folder: Path, each: int = 1000) -> Path:
     classes = sorted(path.name for path in (whole / "train").iterdir())
     found: dict[str, list[tuple[str, Path]]] = {}
     for name in classes:
-        for path in sorted((*(whole / "train" / name).iterdir(), *(whole / "val" / name).iterdir()), key=_stem):
+        for path in sorted(whole.glob(f"*/{name}/*"), key=lambda path: path.stem):
             found.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), []).append((name, path))
     # The package has a drawing under several folders, by links: one copy stays, and none where the classes differ.
     single = [copies[0] for copies in found.values() if len({name for name, _ in copies}) == 1]
@@ -249,10 +249,6 @@ def drawings_parts(folder: Path, each: int = 1000) -> Path:
             part = ("train", "train", "train", "val", "test")[index % 5]
             files += [(part, name, path) for path in series[key]]
     return _divided(folder / "drawings", files, with_more=False, smaller=True)
-
-
-def _stem(path: Path) -> str:
-    return path.stem
 
 
 def _series(path: Path) -> str:

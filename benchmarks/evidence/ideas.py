@@ -23,7 +23,7 @@ from vitcompress.stages.distill import job
 from vitcompress.stages.distill.losses import terms
 from vitcompress.stages.distill.losses.alignment import normalised, on_grid
 from vitcompress.stages.distill.pairs import LayerPair
-from vitcompress.stages.images.loaders import TrainViews, ViewKey, seeded, train_transform
+from vitcompress.stages.images.loaders import TrainViews, ViewKey, train_transform
 from vitcompress.stages.models.build import build_model, logits_and_taps
 from vitcompress.stages.models.weights import load_own
 
@@ -87,10 +87,8 @@ class Rising(TrainViews):
     epochs: int = 1
 
     def __getitem__(self, key: ViewKey) -> Any:
-        image, label = self.split[key.index]
-        transform = self.later[min(len(self.later) - 1, len(self.later) * key.view // self.epochs)]
-        with seeded(self.seed, key.view, key.index):
-            return transform(image), label
+        self.transform = self.later[min(len(self.later) - 1, len(self.later) * key.view // self.epochs)]
+        return super().__getitem__(key)
 
     @classmethod
     def makers(cls, epochs: int) -> Callable[..., Rising]:

@@ -42,6 +42,11 @@ class Difference:
         wider = max(((seeds.low, seeds.high), tuple(images)), key=lambda found: found[1] - found[0])
         return float(wider[0]), float(wider[1])
 
+    def text(self, level: float = LEVEL) -> str:
+        """The estimate and its interval: ``+1.20 [+0.40, +2.00]``."""
+        low, high = self.interval(level)
+        return f"{self.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
     def above(self, points: float) -> float:
         """Two-sided p-value of its being above ``points``: the larger of the two ways."""
         images = (1 + np.sum(self.resampled <= points)) / (1 + len(self.resampled))

@@ -78,10 +78,6 @@ def answered(results: dict[str, Results]) -> Asked:
     return list(zip(ready, found, decided, strict=True))
 
 
-def _points(value: float) -> str:
-    return f"{value:+.2f}"
-
-
 def _in_words(contrast: dict[str, int]) -> str:
     """`lift:soft - plain:soft`."""
     terms = [f"{'-' if factor < 0 else '+'} {f'{abs(factor)} x ' if abs(factor) > 1 else ''}{arm}"
@@ -100,12 +96,9 @@ def questions_table(results: dict[str, Results], found: Asked) -> list[str]:
             continue
         every, answer = known[question.asks]
         for number, (contrast, one) in enumerate(zip(question.contrasts, every, strict=True)):
-            low, high = one.interval(answer.level)
             head = f"| {question.name} | {question.asks} |" if not number else "| | |"
             verdict = f"**{answer.verdict}** (p {answer.p:.2g})" if not number else ""
-            rows.append(
-                f"{head} {_in_words(contrast)} | {_points(one.mean)} [{_points(low)}, {_points(high)}] | {verdict} |"
-            )
+            rows.append(f"{head} {_in_words(contrast)} | {one.text(answer.level)} | {verdict} |")
     return rows
 
 
@@ -116,9 +109,7 @@ def others_table(results: dict[str, Results]) -> list[str]:
         if missing_of(tuple(contrast), results):
             rows.append(f"| {_in_words(contrast)} | not measured |")
             continue
-        one = difference(contrast, results)
-        low, high = one.interval()
-        rows.append(f"| {_in_words(contrast)} | {_points(one.mean)} [{_points(low)}, {_points(high)}] |")
+        rows.append(f"| {_in_words(contrast)} | {difference(contrast, results).text()} |")
     return rows
 
 
@@ -134,9 +125,7 @@ def ideas_table(results: dict[str, Results]) -> list[str]:
             if other is None or missing_of((idea, other), results):
                 cells.append("not measured")
                 continue
-            one = difference({idea: 1, other: -1}, results)
-            low, high = one.interval()
-            cells.append(f"{_points(one.mean)} [{_points(low)}, {_points(high)}] ({other})")
+            cells.append(f"{difference({idea: 1, other: -1}, results).text()} ({other})")
         rows.append(f"| {idea} | {cells[0]} | {cells[1]} |")
     return rows
 

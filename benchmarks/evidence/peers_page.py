@@ -6,7 +6,6 @@ python benchmarks/evidence/peers_page.py
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import intervals
 import numpy as np
+from marked import write_marked
 from peers import RATES, RESULTS, ROOT, best_factor, equal_epochs
 from strategies_table import over_seeds
 
@@ -40,9 +40,7 @@ def difference(lines: Lines, reference: Lines) -> str:
     }
     if lines is reference or len(right["it"].keys() & right["ours"].keys()) < 2:
         return ""
-    found = intervals.difference({"it": 1, "ours": -1}, right)
-    low, high = found.interval()
-    return f"{found.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return intervals.difference({"it": 1, "ours": -1}, right).text()
 
 
 def table(lines: Lines) -> list[str]:
@@ -106,5 +104,4 @@ def read(path: Path) -> Lines:
 
 if __name__ == "__main__":
     tables = page(read(RESULTS), read(RESULTS.with_stem("peers-once")))
-    block = f"<!-- benchmarks/evidence/peers_page.py -->\n\n{tables}\n\n<!-- end -->"
-    PAGE.write_text(re.sub(r"<!-- bench.*<!-- end -->", lambda _: block, PAGE.read_text(), flags=re.S))
+    write_marked(PAGE, "benchmarks/evidence/peers_page.py", f"\n{tables}\n")

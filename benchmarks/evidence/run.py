@@ -287,15 +287,15 @@ def tell_left(cells: list[Cell], lines: dict[str, Line]) -> None:
 def compare(work: Path, study: str, arm: str, seed: int) -> bool:
     """Train one arm again, apart, by the lines that are committed; whether the answers to *test* are the same."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-    from trainings import carry_out
+    from trainings import carry_out, weights_of
 
     lines = Lines(RESULTS).read()
     cell = Cell(study, "seed", arm, seed)
     if cell.key not in lines:
         raise click.UsageError(f"{RESULTS} has no line '{cell.key}'; arms: {', '.join(ARMS)}; seeds: {SEEDS}.")
-    file = work / "runs" / f"{study}_teacher_try-{passed(study, lines)}_0" / "teacher" / "model.safetensors"
-    if needs_teacher(arm) and not file.is_file():
-        raise click.UsageError(f"'{arm}' needs the teacher, {file}: first train it with --only {study}.")
+    number = passed(study, lines)
+    if needs_teacher(arm) and not (number is not None and weights_of(work, study, number).is_file()):
+        raise click.UsageError(f"'{arm}' needs the teacher in {work}: first train it with --only {study}.")
     then, now = lines[cell.key], carry_out(work, cell, lines, "again")
     if then["teacher"] != now["teacher"]:
         click.echo(f"note: another teacher, {now['teacher'][:8]} instead of {then['teacher'][:8]}")

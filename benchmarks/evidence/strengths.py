@@ -10,7 +10,6 @@ product. One process of one thread; several share what is left. They are judged 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 from arms import STUDIES, TUNING_SEED, blocks_of
+from marked import write_marked
 from run import ROOT, Cell, Line, Lines, claimed
 
 from vitcompress.pipeline.config import training as rules
@@ -95,7 +95,7 @@ def decided(one: Try, images: Path) -> Iterator[None]:
         "model": "deit_tiny", "args": blocks_of(one.width, one.depth, one.heads),
     })  # fmt: skip
     with (
-        patch.object(rules, "_ENDS", {True: ends, False: ends}),
+        patch.object(rules, "_ENDS", dict.fromkeys(rules._ENDS, ends)),
         patch.dict(STUDIES, {"fashion": study}),
         patch.dict(data.SETS, {"fashion": lambda _: images}),
     ):
@@ -166,10 +166,8 @@ def main(work: Path, page: bool) -> None:
     machines, commits = (sorted({line[name] for line in found.values()}) for name in ("machine", "commit"))
     seconds = sum(line["cpu_seconds"] for line in found.values())
     told = f"{len(found)} trainings, {seconds / 3600:.1f} processor hours; {'; '.join(machines)}; {', '.join(commits)}."
-    block = "\n".join(
-        ["<!-- benchmarks/evidence/strengths.py -->", "", *table(found), "", ceilings(), "", told, "", "<!-- end -->"]
-    )
-    PAGE.write_text(re.sub(r"<!-- bench.*<!-- end -->", lambda _: block, PAGE.read_text(), flags=re.S))
+    text = "\n".join(["", *table(found), "", ceilings(), "", told, ""])
+    write_marked(PAGE, "benchmarks/evidence/strengths.py", text)
     click.echo(f"wrote {PAGE}")
 
 

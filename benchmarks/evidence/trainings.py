@@ -79,7 +79,7 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
     study, folder, number = STUDIES[cell.study], work / "runs" / cell.folder, int(cell.arm[4:])
     settings = dict(study.tries[number])
     if settings.pop("from", None):
-        settings["weights"] = str(_weights_of(work, cell.study, number - 1))
+        settings["weights"] = str(weights_of(work, cell.study, number - 1))
     elif settings["init"] == "file":
         settings["weights"] = str(weights(work / "images"))
     source = images if study.pretrained else images / "teacher"
@@ -101,7 +101,7 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
     }
 
 
-def _weights_of(work: Path, study: str, number: int) -> Path:
+def weights_of(work: Path, study: str, number: int) -> Path:
     """Where a try of the teacher left its weights."""
     return work / "runs" / f"{study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
 
@@ -117,7 +117,7 @@ def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, A
     if not needs_teacher(cell.arm):
         shape = {"init": "scratch", "epochs": 1, "freeze": "all but head", "batch_size": BATCH}
         return work / "runs" / f"{cell.study}_shape-{number or 0}_{cell.seed}", settings | shape
-    file = str(_weights_of(work, cell.study, number or 0))
+    file = str(weights_of(work, cell.study, number or 0))
     return work / "runs" / f"{cell.study}_base-{number}_{cell.seed}", settings | {"init": "file", "weights": file}
 
 
@@ -136,8 +136,8 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
     if not study.gpu:  # a training that is killed begins again; and all are compiled, or none
         distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
-    # Answers to other views have a folder of their own: their key does not know the idea.
     part = "cache" if place == "runs" else f"cache-{place}"
+    # Answers to other views have a folder of their own: their key does not know the idea.
     cache = work / part / f"{cell.study}-{cell.seed}{'-rising' if idea == 'rising' else ''}"
     if cell.cached:
         distill |= {"views": epochs, "cache": {"folder": str(cache)}}

@@ -175,8 +175,12 @@ _STRENGTHS: tuple[tuple[str, dict[str, Any], str], ...] = (
      "random_erasing": 0.25}, "as DeiT's, against learning by heart"),
 )  # fmt: skip
 """Name, values, and what they are."""
-_ENDS: dict[bool, tuple[float, ...]] = {True: (150, 400, 1000, math.inf), False: (10, 30, 100, math.inf)}
-"""Epochs below which each of them holds: from random weights, and from trained ones, which learn by heart sooner.
+_ENDS: dict[Start, tuple[float, ...]] = {
+    "random": (150, 400, 1000, math.inf),
+    "teacher": (10, 30, 100, math.inf),
+    "pretrained": (10, 30, 100, math.inf),
+}
+"""Epochs below which each of them holds; trained weights learn by heart sooner.
 
 From random weights gentle was the best of all that was measured, up to 200 epochs (docs/evidence/strengths.md)."""
 _ENOUGH_PARAMETERS = 5e6
@@ -195,7 +199,7 @@ def augment(config: Training, facts: TrainingFacts) -> Choice:
     """Decide how strongly images are augmented: as strongly as the training's length and the network's size bear."""
     asked = facts.augment if isinstance(config.augment, str) else config.augment
     epochs = _length(config, facts)[0]
-    bearable, ends = _bearable(epochs, facts.parameters), _ENDS[facts.start == "random"]
+    bearable, ends = _bearable(epochs, facts.parameters), _ENDS[facts.start]
     name, values, what = next(one for one, end in zip(_STRENGTHS, ends, strict=True) if bearable < end)
     reason = f"{what}: what {counted(epochs, 'view')} of an image bear"
     if bearable < epochs and epochs >= ends[0]:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "evidence"))
 
 import arms
-import data
 import intervals
 import page
 import run
-
-from vitcompress.core.errors import UsageError
 
 IMAGES = 4000
 
@@ -159,14 +152,6 @@ def test_a_claim_is_one_processs_and_a_cut_line_is_left_out(tmp_path: Path) -> N
     assert list(lines.read()) == ["a", "c"]
 
 
-def test_no_typeface_is_in_two_parts() -> None:
-    parts = data.split(data.PACKAGES)
-    assert parts["more"] == parts["train"]
-    apart = [*parts["train"], *parts["val"], *parts["test"]]
-    assert sorted(apart) == sorted(data.PACKAGES)
-    assert len({package for group in data.PACKAGES for package in group.split("+")}) > 60
-
-
 def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
     from vitcompress.core.bits import packed
 
@@ -191,61 +176,6 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
     without = page.pages(lines, lambda study, asked: None)["evidence/arms-letters.md"]
     assert "not measured: lift:soft+spectral (4 of 5 seeds)" in without
     assert all(len(text.split()) < 1500 for text in found.values())
-
-
-def tiny(folder: Path) -> Path:
-    """Four classes of noise around a grey of their own."""
-    made, random = folder / "tiny", np.random.default_rng(0)
-    for part, each in (("train", 16), ("val", 8), ("test", 8)):
-        for name in range(4 if not made.joinpath(part).exists() else 0):
-            (made / part / str(name)).mkdir(parents=True)
-            for index in range(each):
-                grey = np.clip(random.normal(50 + 50 * name, 10, (40, 40)), 0, 255).astype(np.uint8)
-                Image.fromarray(grey).save(made / part / str(name) / f"{part}{index}.png")
-    if not (made / "teacher").exists():
-        (made / "teacher").mkdir()
-        for part in ("train", "val"):
-            (made / "teacher" / part).symlink_to(made / part)
-    return made
-
-
-def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import trainings
-
-    teacher = {**arms.STUDIES["letters"].tries[0], "epochs": 8, "batch_size": 16, "lr": 0.01, "compile": "off"}
-    teacher["args"] = {**teacher["args"], "embed_dim": 96, "num_heads": 6}
-    study = replace(arms.STUDIES["letters"], images="tiny", epochs=2, batch=16, tries=(teacher,))
-    monkeypatch.setitem(arms.STUDIES, "tiny", study)
-    monkeypatch.setitem(data.SETS, "tiny", tiny)
-    monkeypatch.setattr(trainings, "BATCH", 16)
-    ceiling = run.Cell("tiny", "ceiling", "plain:labels")
-    lines: dict[str, Any] = {ceiling.key: line(ceiling, test=0.0)}
-
-    def train(phase: str, arm: str, seed: int = 100, factor: float | None = 1.0) -> dict[str, Any]:
-        cell = run.Cell("tiny", phase, arm, seed, factor)
-        assert run.ready(cell, lines)
-        lines[cell.key] = trainings.carry_out(tmp_path, cell, lines)
-        return lines[cell.key]
-
-    assert train("teacher", "try-0", 0, None)["test"] > 50
-    labels = train("tune", "plain:labels")
-    assert "test" not in labels
-    for arm in TINY:
-        found = train("tune", arm)
-        assert found["cached"]
-        assert (tmp_path / "cache" / "tiny-100").is_dir()
-    lives = [train("live", arm) for arm in arms.LIVE]
-    assert not any(one["cached"] for one in lives)
-    for factor in (0.5, 2.0):
-        train("tune", "plain:labels", factor=factor)
-    longer = train("compute", "plain:labels", 0, None)
-    assert longer["epochs"] >= 2
-    once, again = (train("seed", "plain:labels", 0, None) for _ in range(2))
-    assert once["right"] == again["right"]
-    assert longer["test_images"] == 32
-
-
-TINY = (arms.LIVE[0], "plain:soft+projector", "lift/init:soft+spectral", *arms.IDEAS)
 
 
 def test_equal_seconds_leave_out_the_start_and_follow_the_longer_student() -> None:
@@ -297,128 +227,3 @@ def test_finished_trainings_leave_no_copies(tmp_path: Path) -> None:
     assert len(kept) == 3, "the last one reads them still"
     run.tidy(tmp_path, cells[-1], cells, lines | {cells[-1].key: line(cells[-1])})
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fashion-4"]
-
-
-def test_every_tenth_class_of_imagenet_is_divided(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no ImageNet-1K"):
-        data.imagenet100(tmp_path)
-    for at in range(1000):
-        for part, each in (("train", 52), ("val", 2)) if at % 10 == 0 else (("train", 0), ("val", 0)):
-            folder = tmp_path / "imagenet" / part / f"n{at:08d}"
-            folder.mkdir(parents=True)
-            for number in range(each):
-                (folder / f"{part}{number:03d}.JPEG").touch()
-    made = data.imagenet100(tmp_path)
-    counts = {part: len(list((made / part).glob("*/*"))) for part in ("train", "val", "test", "teacher/train")}
-    assert counts == {"train": 200, "val": 5000, "test": 200, "teacher/train": 200}
-    assert sorted(path.name for path in (made / "test").iterdir())[:2] == ["n00000000", "n00000010"]
-
-
-def test_cost_counts_every_training_once() -> None:
-    import cost
-
-    found = cost.needs()
-    cells = [cell for cell in run.cells_of("imagenet100") if cell.phase != "teacher"]
-    assert sum(need.trainings for need in found) == len(cells)
-    flops = {need.arm: need.work.flops for need in found}
-    assert flops["plain:soft"] > 2 * flops["plain:labels"]
-    assert flops["ceiling"] == flops["plain:labels"]
-    one = cost.Cluster(1, 1, cost.CARDS["L4"])
-    assert len(cost.totals(found, [one])) == 3
-    assert len(cost.by_arm(found, one)) == 2 + len(found)
-
-
-def test_a_whitened_target_is_the_leading_directions_with_variance_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ideas
-
-    tokens = torch.randn(50, 6, 4, 4, generator=torch.Generator().manual_seed(0))
-    tokens = tokens * torch.tensor([5.0, 0.1, 3.0, 0.2, 0.3, 1.0])[:, None, None] + 7
-    sample = SimpleNamespace(batches=lambda *_, **__: [tokens])
-    monkeypatch.setattr(ideas, "RunDirectory", SimpleNamespace(existing=lambda _: SimpleNamespace(
-        load_record=lambda *_: SimpleNamespace(model=0, weights=0, preprocess=0, depth=1), root=0)))  # fmt: skip
-    monkeypatch.setattr(ideas, "build_model", lambda _: 0)
-    monkeypatch.setattr(ideas, "load_own", lambda *_: torch.nn.Identity())
-    monkeypatch.setattr(ideas, "training_sample", lambda *_: sample)
-    monkeypatch.setattr(ideas, "logits_and_taps", lambda _, batch, __: (None, [batch]))
-    aligned = ideas.whitening(tmp_path, 2)
-    student = torch.randn(50, 2, 4, 4)
-    ours, target = aligned(None, student, tokens)  # type: ignore[arg-type]
-    flat = target.permute(1, 0, 2, 3).reshape(2, -1)
-    assert torch.cov(flat, correction=0) == pytest.approx(torch.eye(2), abs=1e-3)
-    widest = tokens[:, 0].flatten()
-    assert abs(torch.corrcoef(torch.stack([flat[0], widest]))[0, 1]) > 0.99
-    assert ours.shape == target.shape
-    assert ours.mean((0, 2, 3)) == pytest.approx(torch.zeros(2), abs=1e-4)
-
-
-def test_views_rise_in_thirds_and_are_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ideas
-
-    from vitcompress.stages.images.config import AugmentConfig
-    from vitcompress.stages.images.loaders import ViewKey
-
-    monkeypatch.setattr(ideas, "train_transform", lambda augment, _: lambda image: (augment.crop_scale[0], image))
-    views = ideas.Rising.makers(9)([("a", 0), ("b", 1)], AugmentConfig(), None, 0)
-    assert [views[ViewKey(1, epoch)][0][0] for epoch in range(9)] == [1.0] * 3 + [0.8] * 3 + [0.6] * 3
-    assert views[ViewKey(1, 4)] == ((0.8, "b"), 1)
-
-
-def test_drawings_of_one_series_or_in_two_classes_are_not_in_two_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = tmp_path / "whole"
-    random = np.random.default_rng(0)
-    for name in ("animals", "tools"):
-        for number in range(40):
-            file = tmp_path / "files" / name / f"{'abcdefghij'[number // 4]}_{number % 4}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 255, (60, 50), np.uint8)).save(file)
-            link = whole / ("val" if number % 5 == 4 else "train") / name / f"{number:04d}.png"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file)
-    (whole / "train" / "tools" / "9000.png").symlink_to(tmp_path / "files" / "animals" / "a_0.png")
-    (whole / "train" / "tools" / "9001.png").symlink_to(tmp_path / "files" / "tools" / "b_1.png")
-    monkeypatch.setattr(data, "drawings", lambda *_: whole)
-    made = data.drawings_parts(tmp_path / "out")
-    names = {part: [f"{path.parent.name} {path.name}" for path in sorted((made / part).glob("*/*"))]
-             for part in ("train", "val", "test")}  # fmt: skip
-    assert {part: len(found) for part, found in names.items()} == {"train": 47, "val": 16, "test": 16}
-    of = {f"{link.parent.name} {link.name}": link.resolve() for link in whole.glob("*/*/*")}
-    series = {part: {(of[one].parent.name, of[one].stem[0]) for one in found} for part, found in names.items()}
-    assert sum(map(len, series.values())) == len(set.union(*series.values()))
-    assert tmp_path / "files" / "animals" / "a_0.png" not in {of[one] for found in names.values() for one in found}
-
-
-@pytest.mark.parametrize("name", ["gentle", "light", "medium", "strong"])
-def test_a_try_is_trained_with_its_strength_whatever_the_rule_says(name: str, tmp_path: Path) -> None:
-    import strengths
-
-    from vitcompress.pipeline.config.training import SCHEDULE, TrainingFacts
-    from vitcompress.stages.distill.config import DistillConfig
-
-    facts = TrainingFacts(images=1000, parts=1, start="random", parameters=200_000)
-
-    def decided() -> str | None:
-        choice = SCHEDULE["augment"](DistillConfig(epochs=300, batch_size=64), facts)
-        return choice.shown if choice else None
-
-    one = strengths.Try(1000, 48, 300, 1.0, name)
-    before = decided()
-    with strengths.decided(one, tmp_path):
-        assert decided() == name
-        assert (arms.STUDIES["fashion"].epochs, data.SETS["fashion"](tmp_path)) == (300, tmp_path)
-    assert decided() == before == "gentle"
-
-
-def test_the_best_strength_of_a_row_is_bold_and_what_lacks_is_told() -> None:
-    import strengths
-
-    row = [one for one in strengths.TRIES if (one.images, one.width, one.epochs) == (1000, 192, 60)]
-    lines = {one.key: {"choose": 70.0 + at, "parameters": 5_376_970} for at, one in enumerate(row)}
-    table = strengths.table(lines)
-    assert "| 5.38 M | 1,000 | 60 | 70.0 | 71.0 | **72.0** | not measured |" in table
-    assert (
-        sum("| not measured | not measured | not measured | not measured |" in line for line in table) == len(table) - 3
-    )
