@@ -216,6 +216,9 @@ def main(work: Path, images: int, seeds: int, pairs: bool, results: Path) -> Non
             if (one["study"], one["phase"]) != (study, "seed") or one["seed"] >= seeds:
                 continue
             folder = work / "runs" / run.Cell(study, "seed", one["arm"], one["seed"]).folder
+            if not folder.is_dir():
+                click.echo(f"left out: {one['key']} was trained elsewhere ({folder} is not there).")
+                continue
             for when in ("before", "after"):
                 about = {"study": study, "arm": one["arm"], "seed": one["seed"], "when": when}
                 lines.once("student", about, partial(student_line, base, folder, when, images))

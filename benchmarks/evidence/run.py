@@ -3,7 +3,8 @@
     python benchmarks/evidence/run.py --work runs/evidence --jobs 2 --only letters --minutes 300
     python benchmarks/evidence/run.py --work runs/evidence --left               # what is left, and its core hours
     python benchmarks/evidence/run.py --work runs/evidence --again plain:labels 0     # one of them again; the same?
-    python benchmarks/evidence/run.py --work runs/evidence --publish            # copies the lines to benchmarks/results
+    python benchmarks/evidence/run.py --work runs/evidence --publish # lines and teachers to benchmarks/results
+    python benchmarks/evidence/run.py --work runs/evidence --go-on              # begins with what is published
 
 A training is one process of one thread; several commands on one --work share what is left, and any may be killed.
 """
@@ -37,6 +38,7 @@ from arms import (
     LEAST_LEAD,
     LIVE,
     LONGER,
+    QUESTIONS,
     SEEDS,
     STUDIES,
     TUNING_SEED,
@@ -49,6 +51,7 @@ from vitcompress.core.errors import CompressError, RunInterrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "arms.jsonl"
+TEACHERS = RESULTS.parent / "teachers"
 Line = dict[str, Any]
 LEADER = LIVE[0]
 """The arm that goes first of a seed: it keeps the teacher's answers that the others read."""
@@ -83,23 +86,23 @@ class Cell:
 
 
 def cells_of(study: str) -> list[Cell]:
-    """All trainings, in their order: tuning, whole seeds one after the other, what no question asks for, ideas."""
+    """All trainings, in their order: what the questions ask for, seed after seed, then the other arms, then ideas."""
+    asked = {arm for question in QUESTIONS for arm in question.arms}
     order = sorted(ARMS, key=lambda arm: (needs_teacher(arm), arm != LEADER))
     first = [Cell(study, "tune", "plain:labels", TUNING_SEED, factor) for factor in FACTORS]
     tries = [Cell(study, "teacher", f"try-{number}") for number in range(len(STUDIES[study].tries))]
-    tune = [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in order for factor in FACTORS]
-    live = [Cell(study, "live", arm, TUNING_SEED, 1.0) for arm in LIVE]
-    seeds = [
-        Cell(study, phase, arm, seed)
-        for seed in SEEDS
-        for phase, arms in (("seed", order), ("compute", LONGER[:2]))
-        for arm in arms
-    ]
-    seeds += [Cell(study, "compute", arm, seed) for seed in SEEDS for arm in LONGER[2:]]
-    ideas = [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in IDEAS for factor in FACTORS]
-    ideas += [Cell(study, "seed", arm, seed) for seed in SEEDS for arm in IDEAS]
-    ceiling = Cell(study, "ceiling", "plain:labels")
-    return list(dict.fromkeys([tries[0], *first, ceiling, *tries, *tune, *live, *seeds, *ideas]))
+    found = [tries[0], *first, Cell(study, "ceiling", "plain:labels"), *tries]
+    found += [Cell(study, "live", arm, TUNING_SEED, 1.0) for arm in LIVE]
+    for group, longer in (
+        ([arm for arm in order if arm in asked], [arm for arm in LONGER if f"{arm}@compute" in asked]),
+        ([arm for arm in order if arm not in asked], [arm for arm in LONGER if f"{arm}@compute" not in asked]),
+        (list(IDEAS), []),
+    ):
+        found += [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in group for factor in FACTORS]
+        for seed in SEEDS:
+            found += [Cell(study, "seed", arm, seed) for arm in group]
+            found += [Cell(study, "compute", arm, seed) for arm in longer]
+    return list(dict.fromkeys(found))
 
 
 class Lines:
@@ -295,7 +298,10 @@ def compare(work: Path, study: str, arm: str, seed: int) -> bool:
         raise click.UsageError(f"{RESULTS} has no line '{cell.key}'; arms: {', '.join(ARMS)}; seeds: {SEEDS}.")
     number = passed(study, lines)
     if needs_teacher(arm) and not (number is not None and weights_of(work, study, number).is_file()):
-        raise click.UsageError(f"'{arm}' needs the teacher in {work}: first train it with --only {study}.")
+        raise click.UsageError(
+            f"'{arm}' needs the teacher of {study}, which is neither in {work} nor in {TEACHERS}: "
+            f"train it with --only {study}."
+        )
     then, now = lines[cell.key], carry_out(work, cell, lines, "again")
     if then["teacher"] != now["teacher"]:
         click.echo(f"note: another teacher, {now['teacher'][:8]} instead of {then['teacher'][:8]}")
@@ -303,6 +309,27 @@ def compare(work: Path, study: str, arm: str, seed: int) -> bool:
     click.echo(f"{cell.key}: then {then['test']:.3f} %, now {now['test']:.3f} % of test; "
                f"{'the same' if same else 'NOT the same'} answers to {now['test_images']} images")  # fmt: skip
     return same
+
+
+def published(work: Path, lines: Lines) -> None:
+    """Copy the lines, and the weights of the teachers that passed, if they were trained from scratch."""
+    from trainings import weights_of
+
+    found = lines.read()
+    TEACHERS.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(lines.path, RESULTS)
+    for study in STUDIES:
+        number = passed(study, found)
+        if number is None or STUDIES[study].pretrained:  # a fine-tuned network is ten times larger
+            continue
+        weights = weights_of(work, study, number)
+        if weights.is_file() and weights.parent != TEACHERS:
+            shutil.copyfile(weights, TEACHERS / published_name(study, number))
+
+
+def published_name(study: str, number: int) -> str:
+    """The file of a published teacher."""
+    return f"{study}-try-{number}.safetensors"
 
 
 @click.command(help=__doc__)
@@ -320,18 +347,24 @@ def compare(work: Path, study: str, arm: str, seed: int) -> bool:
 @click.option("--minutes", type=float, help="Likewise.")
 @click.option("--left", is_flag=True, help="Only tell what is left.")
 @click.option("--again", nargs=2, metavar="ARM SEED", help="Only train this again, and compare.")
-@click.option("--publish", is_flag=True, help=f"Only copy the lines to {RESULTS.relative_to(ROOT)}.")
+@click.option(
+    "--publish", is_flag=True, help=f"Only copy lines and small teachers to {RESULTS.parent.relative_to(ROOT)}."
+)
+@click.option("--go-on", is_flag=True, help="First copy the published lines to an empty --work.")
 def main(work: Path, studies: tuple[str, ...], arms: str | None, jobs: int, until: str | None, minutes: float | None,
-         left: bool, again: tuple[str, str] | None, publish: bool) -> None:  # fmt: skip
+         left: bool, again: tuple[str, str] | None, publish: bool, go_on: bool) -> None:  # fmt: skip
     """Carry out what is asked for."""
     work, lines = work.resolve(), Lines(work.resolve() / "arms.jsonl")
     names = studies or tuple(name for name, study in STUDIES.items() if not study.gpu)
     if again:
         sys.exit(0 if compare(work, names[0], again[0], int(again[1])) else 1)
     if publish:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(lines.path, RESULTS)
-        return
+        return published(work, lines)
+    if go_on:
+        if lines.path.exists():
+            raise click.UsageError(f"--go-on begins an empty folder; {lines.path} is there. Leave the option out.")
+        work.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(RESULTS, lines.path)
     wanted = {*arms.split(","), "plain:labels", LEADER} if arms else {*ARMS, *IDEAS}
     cells = [cell for name in names for cell in cells_of(name) if cell.phase == "teacher" or cell.arm in wanted]
     if left:

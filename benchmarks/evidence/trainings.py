@@ -102,8 +102,12 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
 
 
 def weights_of(work: Path, study: str, number: int) -> Path:
-    """Where a try of the teacher left its weights."""
-    return work / "runs" / f"{study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
+    """Where a try of the teacher left its weights; if not in this folder of work, those that are published."""
+    from run import TEACHERS, published_name
+
+    trained = work / "runs" / f"{study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
+    kept = TEACHERS / published_name(study, number)
+    return kept if kept.is_file() and not trained.is_file() else trained
 
 
 def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, Any]]:

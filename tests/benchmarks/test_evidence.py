@@ -117,9 +117,12 @@ def test_all_is_trained_once_and_seeds_are_balanced() -> None:
     order = played()
     arms_and_ideas = len(arms.ARMS) + len(arms.IDEAS)
     assert len(order) == len(set(order)) == 1 + 1 + 3 + 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
-    seeds = [cell.seed for cell in order if cell.phase == "seed" and arms.needs_teacher(cell.arm)]
-    seeds = seeds[: -5 * len(arms.IDEAS)]  # ideas come last
-    assert seeds == sorted(seeds)
+    asked = {arm for question in arms.QUESTIONS for arm in question.arms}
+    seeds = [cell for cell in order if cell.phase == "seed" and cell.arm != "plain:labels"]
+    first = seeds[: 5 * sum(arm in asked for arm in arms.ARMS) - 5]
+    assert {cell.arm for cell in first} == asked & set(arms.ARMS) - {"plain:labels"}
+    assert [cell.seed for cell in first] == sorted(cell.seed for cell in first)
+    assert {cell.arm for cell in order[-5 * len(arms.IDEAS) :]} == set(arms.IDEAS)
 
 
 def test_a_teacher_below_the_ceiling_is_tried_again_and_then_given_up() -> None:
@@ -211,6 +214,27 @@ def test_results_of_two_teachers_are_not_mixed() -> None:
     lines = {cell.key: line(cell, right="", test_images=0, teacher=str(cell.seed), images=1) for cell in cells}
     with pytest.raises(click.ClickException, match="two teachers"):
         page.results_of("letters", lines)
+
+
+def test_a_published_teacher_is_taken_where_none_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainings import weights_of
+
+    monkeypatch.setattr(run, "TEACHERS", tmp_path / "published" / "teachers")
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "published" / "arms.jsonl")
+    mine = weights_of(tmp_path, "letters", 0)
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"weights")
+    lines = run.Lines(tmp_path / "arms.jsonl")
+    for cell, test in (
+        (run.Cell("letters", "ceiling", "plain:labels"), 50.0),
+        (run.Cell("letters", "teacher", "try-0"), 60.0),
+    ):
+        lines.append(line(cell, test=test))
+    run.published(tmp_path, lines)
+    assert run.Lines(run.RESULTS).read() == lines.read()
+    assert weights_of(tmp_path, "letters", 0) == mine
+    assert weights_of(tmp_path / "other", "letters", 0).read_bytes() == b"weights"
+    assert not weights_of(tmp_path / "other", "letters", 1).exists()
 
 
 def test_finished_trainings_leave_no_copies(tmp_path: Path) -> None:
