@@ -147,6 +147,18 @@ def test_a_try_is_trained_with_its_strength_whatever_the_rule_says(name: str, tm
     assert decided() == before == "gentle"
 
 
+def test_softness_is_told_less_labels_alone_and_only_of_whole_rows() -> None:
+    import softness
+
+    lines = {one.key: {"choose": 70.0 + (one.tau or 0) + one.seed % 100} for one in softness.TRIES if one.tau != 4}
+    lines |= {one.key: {"choose": 75.0} for one in softness.TRIES[: len(softness.SETTINGS)] if one.tau == 4}
+    assert len({one.key for one in softness.TRIES}) == len(softness.TRIES)
+    table = softness.table(lines)
+    assert table[2] == "| labels alone | | | 70.00 | 71.00 | 72.00 |  |"
+    assert "| 0.9 | 2 | replace | 72.00 | 73.00 | 74.00 | +2.00 |" in table
+    assert "| 0.5 | 4 | replace | 75.00 | not measured | not measured | not measured |" in table
+
+
 def test_the_best_strength_of_a_row_is_bold_and_what_lacks_is_told() -> None:
     import strengths
 
