@@ -286,11 +286,12 @@ def _front(summary: list[str], sections: list[str], claim: str) -> str:
         "the differences of a question are answered differently; *not measured*: its trainings are not finished.", "",
         "## Studies", "", *(f"- {section}" for section in sections), *([""] if others else []), *others, "",
         "## Commands", "", COMMAND, "",
-        "    python benchmarks/evidence/run.py --work runs/evidence --jobs 2       # what is left, trained",
-        "    python benchmarks/evidence/run.py --work runs/evidence --left         # its expected core hours",
-        "    python benchmarks/evidence/run.py --work runs/evidence --again plain:labels 0  # the same answers?",
+        "    python benchmarks/evidence/run.py --go-on --jobs 2                    # what is left, trained",
+        "    python benchmarks/evidence/run.py --left                              # its expected core hours",
+        "    python benchmarks/evidence/run.py --only fashion --again plain:soft 0 # one of them: the same answers?",
         "", "The lines are in `arms.jsonl` of `benchmarks/results/evidence/`: one a training, with its seconds, "
-        "commit, machine and one bit for each image of *test*.", "",
+        "commit, machine and one bit for each image of *test*. `teachers/` has the weights that all arms of a set of "
+        "images learn from, where they were trained from scratch.", "",
     ])  # fmt: skip
 
 
