@@ -12,10 +12,11 @@ FACTORS = (1.0, 0.5, 2.0)
 """Of the product's own learning rate, tried for every arm."""
 CEILING, LEAST_LEAD = 4, 3.0
 """How many times longer the ceiling trains, and the points that a teacher must be above it."""
-LIVE = ("lift:soft+spectral", "widelast:soft+mse", "plain:soft")
-"""Trained once with the teacher live, for its seconds; the longer of the first two gives those of equal compute."""
 LONGER = ("plain:labels", "plain:soft", "lift:labels", "uniform:labels")
 """Also trained for equal seconds; the first two are asked for by questions."""
+LIVE = ("lift:soft+spectral", "widelast:soft+mse", *LONGER)
+"""Trained once, one after the other, with the teacher live where there is one, for their seconds: machines differ, and
+so do the days of one machine. The longer of the first two gives the seconds of equal compute."""
 
 
 def _terms(loss: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Cell:
 
     study: str
     phase: str
-    """`tune`, `live` (teacher in every step), `ceiling`, `teacher`, `seed` or `compute`."""
+    """`tune`, `live` (for its seconds, any teacher in every step), `ceiling`, `teacher`, `seed` or `compute`."""
     arm: str
     seed: int = 0
     factor: float | None = None
@@ -169,16 +169,14 @@ def ready(cell: Cell, lines: dict[str, Line]) -> bool:
 def longer(cell: Cell, lines: dict[str, Line]) -> int | None:
     """Epochs that take the seconds of the longer repaired student, starting left out; None before all is measured."""
     study = cell.study
-    own = lines.get(Cell(study, "live" if asks_teacher(cell.arm) else "tune", cell.arm, TUNING_SEED, 1.0).key)
+    own, labels = (lines.get(Cell(study, "live", arm, TUNING_SEED, 1.0).key) for arm in (cell.arm, "plain:labels"))
     short = lines.get(Cell(study, "tune", "plain:labels", TUNING_SEED, 1.0).key)
-    long, most, epochs = (
-        lines.get(Cell(study, "ceiling", "plain:labels").key),
-        goal(study, lines),
-        STUDIES[study].epochs,
-    )
-    if not (own and short and long and most):
+    long = lines.get(Cell(study, "ceiling", "plain:labels").key)
+    most, epochs = goal(study, lines), STUDIES[study].epochs
+    if not (own and labels and short and long and most):
         return None
-    start = max(0.0, spent(short) - (spent(long) - spent(short)) / (CEILING - 1))
+    share = max(0.0, 1 - (spent(long) / spent(short) - 1) / (CEILING - 1))  # of starting; these two ran side by side
+    start = share * spent(labels)
     return max(epochs, round(epochs * (most - start) / (spent(own) - start)))
 
 
