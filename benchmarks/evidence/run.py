@@ -318,17 +318,25 @@ def published(work: Path, lines: Lines) -> None:
     shutil.copyfile(lines.path, RESULTS)
     for study in STUDIES:
         tried = [at for at in range(len(STUDIES[study].tries)) if Cell(study, "teacher", f"try-{at}").key in found]
-        number = next((at for at in (passed(study, found), *reversed(tried)) if at is not None), None)
+        number = passed(study, found)
+        number = max(tried, default=None) if number is None else number
         if number is None or STUDIES[study].pretrained:  # a fine-tuned network is ten times larger
             continue
         weights = weights_of(work, study, number)
         if weights.is_file() and weights.parent != TEACHERS:
-            shutil.copyfile(weights, TEACHERS / published_name(study, number))
+            shutil.copyfile(weights, published_weights(study, number))
 
 
-def published_name(study: str, number: int) -> str:
-    """The file of a published teacher."""
-    return f"{study}-try-{number}.safetensors"
+def published_weights(study: str, number: int) -> Path:
+    """Where those of a try are in the repository, if they are."""
+    return TEACHERS / f"{study}-try-{number}.safetensors"
+
+
+def summed_up(lines: dict[str, Line]) -> str:
+    """How many trainings these are, of what length, where, and by which code."""
+    machines, commits = (sorted({line[name] for line in lines.values()}) for name in ("machine", "commit"))
+    seconds = sum(line["cpu_seconds"] for line in lines.values())
+    return f"{len(lines)} trainings, {seconds / 3600:.1f} processor hours; {'; '.join(machines)}; {', '.join(commits)}."
 
 
 @click.command(help=__doc__)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 from arms import ARMS, TUNING_SEED
 from marked import write_marked
-from run import ROOT, Cell, Line, Lines, claimed, passed
+from run import ROOT, Cell, Line, Lines, claimed, passed, summed_up
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "softness.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "softness.md"
@@ -103,10 +103,7 @@ def main(work: Path, page: bool) -> None:
             if mine and one.key not in lines.read():
                 lines.append(train(work, one, arms))
     found = lines.read()
-    machines, commits = (sorted({line[name] for line in found.values()}) for name in ("machine", "commit"))
-    seconds = sum(line["cpu_seconds"] for line in found.values())
-    told = f"{len(found)} trainings, {seconds / 3600:.1f} processor hours; {'; '.join(machines)}; {', '.join(commits)}."
-    write_marked(PAGE, "benchmarks/evidence/softness.py", "\n".join(["", *table(found), "", told, ""]))
+    write_marked(PAGE, "benchmarks/evidence/softness.py", "\n".join(["", *table(found), "", summed_up(found), ""]))
     click.echo(f"wrote {PAGE}")
 
 

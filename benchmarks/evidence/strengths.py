@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 from arms import STUDIES, TUNING_SEED, blocks_of
 from marked import write_marked
-from run import ROOT, Cell, Line, Lines, claimed
+from run import ROOT, Cell, Line, Lines, claimed, summed_up
 
 from vitcompress.pipeline.config import training as rules
 
@@ -163,10 +163,7 @@ def main(work: Path, page: bool) -> None:
             if mine and one.key not in lines.read():
                 lines.append(train(work.resolve(), one))
     found = lines.read()
-    machines, commits = (sorted({line[name] for line in found.values()}) for name in ("machine", "commit"))
-    seconds = sum(line["cpu_seconds"] for line in found.values())
-    told = f"{len(found)} trainings, {seconds / 3600:.1f} processor hours; {'; '.join(machines)}; {', '.join(commits)}."
-    text = "\n".join(["", *table(found), "", ceilings(), "", told, ""])
+    text = "\n".join(["", *table(found), "", ceilings(), "", summed_up(found), ""])
     write_marked(PAGE, "benchmarks/evidence/strengths.py", text)
     click.echo(f"wrote {PAGE}")
 

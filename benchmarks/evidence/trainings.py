@@ -103,10 +103,10 @@ def _teacher(work: Path, cell: Cell, images: Path) -> Line:
 
 def weights_of(work: Path, study: str, number: int) -> Path:
     """Where a try of the teacher left its weights; if not in this folder of work, those that are published."""
-    from run import TEACHERS, published_name
+    from run import published_weights
 
     trained = work / "runs" / f"{study}_teacher_try-{number}_0" / "teacher" / "model.safetensors"
-    kept = TEACHERS / published_name(study, number)
+    kept = published_weights(study, number)
     return kept if kept.is_file() and not trained.is_file() else trained
 
 
