@@ -14,6 +14,12 @@ CEILING, LEAST_LEAD = 4, 3.0
 """How many times longer the ceiling trains, and the points that a teacher must be above it."""
 LONGER = ("plain:labels", "plain:soft", "lift:labels", "uniform:labels")
 """Also trained for equal seconds; the first two are asked for by questions."""
+LONG = (
+    "plain:labels", "plain:soft", "plain:soft+mse", "lift:soft+spectral",
+    "plain/init:labels", "plain/init:soft", "plain/init:soft+mse", "lift/init:soft+spectral",
+)  # fmt: skip
+LONG_SEEDS = (0, 1, 2)
+"""Of those that also train for a study's `long` epochs: does what a short training shows last?"""
 LIVE = ("lift:soft+spectral", "widelast:soft+mse", *LONGER)
 """Trained once, one after the other, with the teacher live where there is one, for their seconds: machines differ, and
 so do the days of one machine. The longer of the first two gives the seconds of equal compute."""
@@ -35,14 +41,19 @@ _LOSSES = {
     "lift": ("labels", "soft", "soft+spectral", "mse"),
     "widelast": ("labels", "soft", "soft+mse", "spectral"),
     "uniform": ("labels", "soft", "soft+mse"),
-    "plain/init": ("labels", "soft"),
+    "plain/init": ("labels", "soft", "soft+mse"),
     "lift/init": ("soft+spectral",),
+    "plain/xavier": ("labels", "soft", "soft+mse", "soft+spectral"),
+    "lift/xavier": ("soft", "soft+spectral"),
+    "widelast/xavier": ("soft", "soft+mse"),
 }
+_INITS = {"": "random", "init": "teacher", "xavier": "xavier"}
+"""First weights, by what follows the name of a student."""
 ARMS: dict[str, dict[str, Any]] = {
     f"{student}:{loss}": {
         "student": {
-            "strategy": student.removesuffix("/init"),
-            "init": "teacher" if student.endswith("/init") else "random",
+            "strategy": student.partition("/")[0],
+            "init": _INITS[student.partition("/")[2]],
         },
         "distill": _terms(loss),
     }
@@ -50,6 +61,7 @@ ARMS: dict[str, dict[str, Any]] = {
     for loss in losses
 }
 """What each arm sets beside the defaults."""
+LATER = tuple(arm for arm in ARMS if "/xavier" in arm or arm == "plain/init:soft+mse")
 
 
 IDEAS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,7 +83,7 @@ def asks_teacher(arm: str) -> bool:
 
 def needs_width(arm: str) -> bool:
     """Whether its student depends on the teacher's width, even if it learns from labels alone."""
-    return not arm.startswith("plain:")
+    return arm.partition(":")[0] not in ("plain", "plain/xavier")
 
 
 def needs_teacher(arm: str) -> bool:
@@ -96,6 +108,14 @@ class Study:
     """Of a student."""
     tries: tuple[dict[str, Any], ...]
     """Settings of the teacher, the next taken where one does not beat the ceiling."""
+    init: str = "random"
+    """First weights of students whose arm names none."""
+    augment: dict[str, Any] = field(default_factory=dict)
+    """Of students, beside what the product chooses."""
+    later: bool = False
+    """Whether it has the arms that were added to the plan after its answers."""
+    long: int | None = None
+    """Epochs of ``LONG``, where they are trained."""
     flip: bool = True
     batch: int | str = BATCH
     """Of a student; teachers have ``BATCH``."""
@@ -122,17 +142,27 @@ def _longer(before: dict[str, Any], epochs: int) -> dict[str, Any]:
 _LIGHT = {"crop_scale": [0.5, 1.0], "auto_augment": None, "color_jitter": 0.0, "random_erasing": 0.0,
           "normalize_on": "device"}  # fmt: skip
 """What `auto` was for the teacher of fashion when it was trained, before the rule knew the size of a network."""
+_WHOLE = {**_LIGHT, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip": 0.0}
+"""Letters are drawn turned, moved and resized."""
 _VIT = {"model": "vit_small_patch14_dinov2", "args": {"img_size": 70}, "init": "file", "batch_size": 64}
 STUDIES = {
-    "letters": Study("letters", 20, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False, batch=32),
-    "fashion": Study("fashion", 10, ({**_scratch(10), "augment": _LIGHT}, _longer(_scratch(10), 5), _scratch(20, 240))),
+    "letters": Study("letters", 20, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False, batch=32,
+                     init="xavier", augment=_WHOLE),
+    "fashion": Study("fashion", 10, ({**_scratch(10), "augment": _LIGHT}, _longer(_scratch(10), 5), _scratch(20, 240)),
+                     long=43, later=True),
     "fashion-vit": Study("fashion", 10, ({**_VIT, "tune_epochs": 2}, {**_VIT, "tune_epochs": 4}), pretrained=True),
     "drawings": Study("drawings", 30, (_scratch(60), _scratch(120))),
     "drawings-vit": Study("drawings", 30, ({**_VIT, "tune_epochs": 4}, {**_VIT, "tune_epochs": 8}), pretrained=True),
     "imagenet100": Study("imagenet100", 100, ({"model": "cait_s24", "init": "pretrained"},), batch=256,
                          pretrained=True, gpu=True, size=224, student={"model": "deit_tiny"}),
 }  # fmt: skip
-"""The last is prepared for who has ImageNet and a GPU (docs/evidence/gpu.md); it has not run."""
+"""43 is what the product chooses for the students of fashion that start from the teacher's weights. The last is
+prepared for who has ImageNet and a GPU (docs/evidence/gpu.md); it has not run."""
+
+
+def arms_of(study: str) -> tuple[str, ...]:
+    """All arms of a study."""
+    return tuple(arm for arm in ARMS if STUDIES[study].later or arm not in LATER)
 
 
 @dataclass(frozen=True)
@@ -201,5 +231,31 @@ OTHERS = (
     _less("lift:labels", "plain:labels"),
     _less("widelast:labels", "plain:labels"),
     _less("lift/init:soft+spectral", "plain/init:soft"),
+    _less("plain/init:soft+mse", "plain/init:soft"),
+    *(_less(f"plain/xavier:{loss}", f"plain:{loss}") for loss in ("labels", "soft", "soft+mse", "soft+spectral")),
+    *(
+        _less(f"{student}:soft+{term}", f"{student}:soft")
+        for student, term in (
+            ("plain/xavier", "mse"),
+            ("plain/xavier", "spectral"),
+            ("lift/xavier", "spectral"),
+            ("widelast/xavier", "mse"),
+        )
+    ),
+    _less("lift/xavier:soft+spectral", "plain/xavier:soft"),
+    _less("widelast/xavier:soft+mse", "plain/xavier:soft"),
+    *(
+        _less(f"{arm}@long", f"{other}@long")
+        for arm, other in (
+            ("plain:soft", "plain:labels"),
+            ("plain:soft+mse", "plain:soft"),
+            ("plain:soft+mse", "plain:labels"),
+            ("lift:soft+spectral", "plain:soft+mse"),
+            ("plain/init:labels", "plain:soft+mse"),
+            ("plain/init:soft", "plain/init:labels"),
+            ("plain/init:soft+mse", "plain/init:labels"),
+            ("lift/init:soft+spectral", "plain/init:labels"),
+        )
+    ),
 )
 """Differences that answer nothing; they are told without a correction."""

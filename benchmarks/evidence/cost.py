@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 import torch
-from arms import ARMS, CEILING, FACTORS, IDEAS, LIVE, LONGER, SEEDS, STUDIES, asks_teacher
+from arms import ARMS, CEILING, FACTORS, IDEAS, LIVE, LONGER, SEEDS, STUDIES, arms_of, asks_teacher
 from marked import write_marked
 
 from vitcompress.core.errors import CompressError
@@ -59,8 +59,8 @@ def _counted() -> list[Need]:
     teacher = cost_of(build_model(ModelSpec(arch=network.arch, args={}, num_classes=CLASSES)), STUDY.size)
     costs: dict[str, Cost] = {}
     found = []
-    for arm, settings in ARMS.items():
-        strategy = settings["student"]["strategy"]
+    for arm in arms_of("imagenet100"):
+        strategy = ARMS[arm]["student"]["strategy"]
         if strategy not in costs:
             config = StudentConfig(model=student.arch, strategy=strategy)
             costs[strategy] = cost_of(build_model(student_spec(config, CLASSES, network.shape.width)), STUDY.size)

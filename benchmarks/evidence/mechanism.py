@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import run
+import schedule
 from code_version import code_version
 from gates_latency import append
 from similarity import Floats, cka, gram_of
@@ -206,7 +207,7 @@ def main(work: Path, images: int, seeds: int, pairs: bool, results: Path) -> Non
         return train_pairs(work, lines, images)
     trained = run.Lines(work / "arms.jsonl").read()
     for study in dict.fromkeys(one["study"] for one in trained.values()):
-        number = run.passed(study, trained)
+        number = schedule.passed(study, trained)
         base = work / "runs" / f"{study}_base-{number}_0"  # of seed 0; all seeds have one teacher
         if not (base / "state.json").is_file():
             click.echo(f"left out: {study} has no teacher yet that is better than its students ({base} is not there).")
@@ -215,7 +216,7 @@ def main(work: Path, images: int, seeds: int, pairs: bool, results: Path) -> Non
         for one in trained.values():
             if (one["study"], one["phase"]) != (study, "seed") or one["seed"] >= seeds:
                 continue
-            folder = work / "runs" / run.Cell(study, "seed", one["arm"], one["seed"]).folder
+            folder = work / "runs" / schedule.Cell(study, "seed", one["arm"], one["seed"]).folder
             if not folder.is_dir():
                 click.echo(f"left out: {one['key']} was trained elsewhere ({folder} is not there).")
                 continue

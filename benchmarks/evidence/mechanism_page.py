@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mechanism import RESULTS, lines_in
+from premise import premise
 from similarity import advice_score, rank_correlation
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evidence" / "mechanism.md"
@@ -62,7 +63,8 @@ always lift {lost_lift:.2f}, always plain {lost_plain:.2f}.
 """
 TEACHER = "{study}|{teacher}|{width}|{choose:.1f}|{own[0]:g}; {own[1]:g}|{pca[80]} {pca[95]}|{shared:g}|"
 TEACHER += "{folded:.2f}|{sorted:.2f}"
-PAIR = "{study}|{teacher}|{width}|{d95[raw]:g}|{advice}|{plain:.2f}|{lift:.2f}|{gain:+.2f} ({low:+.1f} to {high:+.1f})"
+PAIR = "{study}|{teacher}|{width}|{d95[raw]:g}|{advice}|{adds}|{plain:.2f}|{lift:.2f}|"
+PAIR += "{gain:+.2f} ({low:+.1f} to {high:+.1f})"
 MEASURES: dict[str, Callable[[Line], float]] = {
     "CKA with the teacher": lambda line: line["cka"][-1][-1],
     "gap": lambda line: line["gap"],
@@ -101,7 +103,9 @@ def teachers(lines: Sequence[Line]) -> str:
         found = {"own": tap["rank"]["95"], "pca": {int(key): at for key, at in tap["pca"].items()}}
         rows.append(TEACHER.format(**line, **shares, **found, shared=tap["pca_rank"]["95"]))
     head = "study|teacher|width|top-1 %|own|shared d80 d95|shared, an image|folded|sorted"
-    return "## Teachers, last tap\n\n" + (table(head, rows) if rows else "Not measured yet.\n")
+    if not rows:
+        return "## Teachers, last tap\n\nNot measured yet.\n"
+    return f"## Teachers, last tap\n\n{table(head, rows)}\n{premise(lines)}\n"
 
 
 def students(lines: Sequence[Line], teachers_: Sequence[Line], figures: Path) -> str:
@@ -154,14 +158,17 @@ def pairs_of(lines: Sequence[Line], advice: Sequence[Line]) -> list[Line]:
     """Return each pair with what was said of it, and with its gains, seed by seed and their mean."""
     found = []
     for given in advice:
-        tests: dict[str, dict[int, float]] = {"plain": {}, "lift": {}}
+        tests: dict[str, dict[int, float]] = {"plain": {}, "lift": {}, "soft": {}}
         for line in lines:
             if all(line[key] == given[key] for key in ("study", "teacher", "width")):
                 tests[line["strategy"]][line["seed"]] = line["test"]
         both = sorted(tests["plain"].keys() & tests["lift"].keys())
         if both:
-            means = {name: float(np.mean([of[seed] for seed in both])) for name, of in tests.items()}
+            means = {name: float(np.mean([tests[name][seed] for seed in both])) for name in ("plain", "lift")}
+            alone = sorted(tests["plain"].keys() & tests["soft"].keys())
+            adds = [tests["plain"][seed] - tests["soft"][seed] for seed in alone]
             gains = [tests["lift"][seed] - tests["plain"][seed] for seed in both]
+            means["adds"] = float(np.mean(adds)) if adds else float("nan")
             spread = {"gain": float(np.mean(gains)), "low": min(gains), "high": max(gains), "seeds": len(both)}
             found.append(given | means | spread | {"lacks": given["d95"]["raw"] - given["width"]})
     return found
@@ -189,8 +196,27 @@ def predictions(lines: Sequence[Line], advice: Sequence[Line], figures: Path) ->
         wide=sum(pair["advice"] == "widelast" for pair in pairs),
         **{name.replace(", always ", "_"): value for name, value in score.items()},
     )
-    rows = (PAIR.format(**pair) for pair in pairs)
-    return head + told + table("study|teacher|student|d95|advice|plain %|lift %|gain, points (seeds)", rows)
+    rows = (PAIR.format(**pair | {"adds": _signed(pair["adds"])}) for pair in pairs)
+    names = "study|teacher|student|d95|advice|features add to plain|plain %|lift %|gain of lift, points (seeds)"
+    return head + told + _features(pairs) + table(names, rows)
+
+
+def _features(pairs: Sequence[Line]) -> str:
+    """What the spectral loss adds to a plain student, by what its width lacks."""
+    known = [pair for pair in pairs if np.isfinite(pair["adds"])]
+    if len(known) < LEAST_PAIRS:
+        return ""
+    found = rank_correlation(np.array([pair["lacks"] for pair in known]), np.array([pair["adds"] for pair in known]))
+    least, most = min(pair["lacks"] for pair in known), max(pair["lacks"] for pair in known)
+    return (
+        "**What the spectral loss adds to a plain student, against the same.** If a narrow student cannot carry the "
+        f"teacher's tokens, it adds less where more directions lack ({least:g} to {most:g} here): Spearman's "
+        "{:.2f} [{:.2f}, {:.2f}].\n\n".format(*found)
+    )
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}" if np.isfinite(points) else "not measured"
 
 
 def draw_gains(pairs: Sequence[Line]) -> Figure:

@@ -16,14 +16,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import matplotlib as mpl
 import numpy as np
-from arms import ARMS, IDEAS, LEAST_LEAD, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
+from arms import ARMS, IDEAS, LEAST_LEAD, LONG, LONG_SEEDS, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES, arms_of
 from intervals import Answer, Difference, Results, answers, difference
 from matplotlib import pyplot as plt
-from run import RESULTS, Line, Lines, passed, spent
+from premise import premise
+from run import RESULTS, Lines
+from schedule import Line, passed, spent
 from scipy import stats
 
 from vitcompress.core.bits import unpacked
 
+MECHANISM = RESULTS.with_name("mechanism.jsonl")
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 COMMAND = "    python benchmarks/evidence/page.py     # writes this page and its figures from the committed lines"
@@ -41,28 +44,30 @@ IMAGES = ("letters", "fashion", "drawings")
 
 
 def results_of(study: str, lines: dict[str, Line]) -> dict[str, Results]:
-    """Which images each arm got right, by seed; ``ARM@compute`` trained for equal seconds.
+    """Which images each arm got right, by seed; ``ARM@compute`` trained for equal seconds, ``ARM@long`` for longer.
 
     Raises:
         ClickException: lines of several teachers, or of several sets of training images, are mixed.
     """
     found: dict[str, Any] = {}
-    judged = [line for line in lines.values() if line["study"] == study and line["phase"] in ("seed", "compute")]
+    phases = ("seed", "compute", "long")
+    judged = [line for line in lines.values() if line["study"] == study and line["phase"] in phases]
     for what, words in (("teacher", "two teachers"), ("teacher_width", "two widths"), ("images", "two sets of images")):
         if len({line[what] for line in judged if line.get(what)}) > 1:
             raise click.ClickException(f"lines of '{study}' are of {words}; their students cannot be compared.")
     for line in judged:
-        name = line["arm"] + ("@compute" if line["phase"] == "compute" else "")
+        name = line["arm"] + ("" if line["phase"] == "seed" else f"@{line['phase']}")
         found.setdefault(name, {})[line["seed"]] = unpacked(line["right"], line["test_images"])
     return found
 
 
 def missing_of(arms: tuple[str, ...], results: dict[str, Results]) -> str:
     """What keeps a question from being answered; empty where nothing does."""
+    seeds = {arm: LONG_SEEDS if arm.endswith("@long") else SEEDS for arm in arms}
     lacking = [
-        f"{arm} ({len(results.get(arm, {}))} of {len(SEEDS)} seeds)"
+        f"{arm} ({len(results.get(arm, {}))} of {len(seeds[arm])} seeds)"
         for arm in arms
-        if not set(SEEDS) <= set(results.get(arm, {}))
+        if not set(seeds[arm]) <= set(results.get(arm, {}))
     ]
     return ", ".join(lacking)
 
@@ -76,6 +81,12 @@ def answered(results: dict[str, Results]) -> Asked:
     found = [[difference(one, results) for one in question.contrasts] for question in ready]
     decided = answers([(every, question.swapped) for every, question in zip(found, ready, strict=True)], len(QUESTIONS))
     return list(zip(ready, found, decided, strict=True))
+
+
+def names_of(study: str) -> tuple[str, ...]:
+    """All that a study compares."""
+    long = LONG if STUDIES[study].long else ()
+    return (*arms_of(study), *(f"{arm}@compute" for arm in LONGER), *(f"{arm}@long" for arm in long), *IDEAS)
 
 
 def _in_words(contrast: dict[str, int]) -> str:
@@ -102,10 +113,12 @@ def questions_table(results: dict[str, Results], found: Asked) -> list[str]:
     return rows
 
 
-def others_table(results: dict[str, Results]) -> list[str]:
-    """Rows of the differences without a correction that are there."""
+def others_table(study: str, results: dict[str, Results]) -> list[str]:
+    """Rows of the differences without a correction that are there; of long trainings where the study has them."""
     rows = ["| difference | points [95 %, not corrected] |", "| --- | --- |"]
     for contrast in OTHERS:
+        if not set(contrast) <= set(names_of(study)):
+            continue
         if missing_of(tuple(contrast), results):
             rows.append(f"| {_in_words(contrast)} | not measured |")
             continue
@@ -154,9 +167,9 @@ def arms_table(study: str, lines: dict[str, Line]) -> list[str]:
     """Rows of all arms: top-1, parameters, rate, epochs and seconds."""
     rows = ["| arm | seeds | top-1 of *test* [95 %] | parameters | rate x | epochs | processor seconds |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
-    for name in (*ARMS, *(f"{arm}@compute" for arm in LONGER), *IDEAS):
-        arm, _, compute = name.partition("@")
-        phase = "compute" if compute else "seed"
+    for name in names_of(study):
+        arm, _, phase = name.partition("@")
+        phase = phase or "seed"
         mine = [line for line in lines.values() if (line["study"], line["phase"], line["arm"]) == (study, phase, arm)]
         if not mine:
             rows.append(f"| {name} | 0 | not measured | | | | |")
@@ -257,7 +270,7 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         if found:
             draw(study, found)
             text += [f"![Differences and their intervals]({study}.svg)", ""]
-        text += ["Other differences answer nothing:", "", *others_table(results), ""]
+        text += ["Other differences answer nothing:", "", *others_table(study, results), ""]
         text += ["## Ideas", "", "Beyond the papers; one is kept if it beats the best arm by an interval above 0, "
                  "here and on another set of images (95 %, not corrected).", "", *ideas_table(results), ""]  # fmt: skip
         text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
@@ -278,7 +291,7 @@ def _front(summary: list[str], sections: list[str], claim: str) -> str:
         "Does distillation help a small ViT, how much, and do `lift` and `widelast` repair it? "
         "[The plan](evidence/plan.md) was committed before the first training: data, arms, tests, and what counts as "
         "*for* and *against*.", "",
-        claim, "", *summary, "",
+        claim, "", *summary, "", premise(list(Lines(MECHANISM).read().values())),
         "An answer holds for one set of images and teacher: short trainings of a network of 0.2 M parameters, at the "
         "learning rate that one seed chose for each arm; the luck of that choice is in no interval. Soft KD and "
         "feature terms are the product's defaults: where the teacher errs, the label replaces its answer, and feature "

@@ -1,7 +1,10 @@
 """The grid behind the two predictions of docs/evidence/plan.md: teachers, students of several widths, plain and lift.
 
-Trained by the stages and settings of run.py, with fewer epochs and the product's own learning rate, which nothing
-chose; each teacher is used, whether it beats the ceiling or not, because the question is about differences of students.
+With soft KD alone beside it: what features add to a plain student, by the directions that it lacks.
+
+Trained by the stages and settings of run.py, with fewer epochs, first weights whose size follows the width, and the
+product's own learning rate, which nothing chose; each teacher is used, whether it beats the ceiling or not, because the
+question is about differences of students.
 """
 
 from __future__ import annotations
@@ -16,15 +19,15 @@ from data import SETS
 from mechanism import Lines, advice_line, teacher_line
 from real_cells import staged
 from real_data import weights
-from trainings import config_of, judged
+from trainings import config_of, judged, weights_of
 
-EPOCHS, SEEDS = 5, (0, 1, 2)
+EPOCHS, SEEDS = 5, (0, 1)
 """Of a student."""
 TEACHERS = {"letters": (96, 144, 240), "fashion": (96, 144, 240), "fashion-vit": (384,)}
 """Widths, by study; a head has 16 channels."""
-WIDTHS = (24, 48, 96)
+WIDTHS = (12, 24, 48, 96)
 """Of students, all with three heads."""
-STRATEGIES = {"lift": "lift:soft+spectral", "plain": "plain:soft+spectral"}
+STRATEGIES = {"lift": "lift:soft+spectral", "plain": "plain:soft+spectral", "soft": "plain:soft"}
 """The first keeps the teacher's answers, which the others read."""
 
 
@@ -56,15 +59,22 @@ def train_pairs(work: Path, lines: Lines, images: int) -> None:
 
 
 def teacher_run(work: Path, study: str, width: int, images: Path) -> tuple[Path, dict[str, Any]]:
-    """Return a run that has read the data and has the teacher, trained in a run of its own, and its settings there."""
+    """Return a run that has read the data and has the teacher, and its settings there.
+
+    It is the study's own, where that has the width and is trained, or one that is trained now, in a run of its own.
+    """
     tried, own = dict(STUDIES[study].tries[0]), work / "pairs" / f"{study}-{width}"
+    known = weights_of(work, study, 0)
     source = images if STUDIES[study].pretrained else images / "teacher"
     if STUDIES[study].pretrained:
         tried["weights"] = str(weights(work / "images"))
     else:
         tried["args"] = tried["args"] | {"embed_dim": width, "num_heads": width // 16}
-    staged(config_of(study, source, teacher=tried), own / "teacher", ("teacher",))
-    file = own / "teacher" / "teacher" / "model.safetensors"
+    if tried["args"] == STUDIES[study].tries[0]["args"] and known.is_file():
+        file = known  # the teacher of the study
+    else:
+        staged(config_of(study, source, teacher=tried), own / "teacher", ("teacher",))
+        file = own / "teacher" / "teacher" / "model.safetensors"
     settings = {**{key: tried[key] for key in ("model", "args")}, "init": "file", "weights": str(file)}
     staged(config_of(study, images, teacher=settings), own / "base", ("teacher",))
     return own / "base", settings
@@ -76,10 +86,17 @@ def trained(
 ) -> dict[str, Any]:  # fmt: skip
     """Train one student; return its top-1 on *test*, percent, of the weights that the product would deploy."""
     arm = ARMS[STRATEGIES[strategy]]
-    distill = {"epochs": EPOCHS, "views": EPOCHS, "cache": {"folder": str(cache)}, "checkpoint_seconds": 1e9}
+    distill: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "views": EPOCHS,
+        "cache": {"folder": str(cache)},
+        "checkpoint_seconds": 1e9,
+    }
+    if STUDIES[study].augment:
+        distill["augment"] = STUDIES[study].augment
     config = config_of(
         study, images, teacher=teacher, seed=seed, distill=distill | arm["distill"],
-        student=arm["student"] | {"args": STUDENT["args"] | {"embed_dim": width}},
+        student=arm["student"] | {"init": "xavier", "args": STUDENT["args"] | {"embed_dim": width}},
     )  # fmt: skip
     folder = runs / f"{width}-{strategy}-{seed}"
     runner, resolved, _ = staged(config, folder, ("teacher", "student", "distill"), base)

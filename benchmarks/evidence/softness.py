@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 from arms import ARMS, TUNING_SEED
 from marked import write_marked
-from run import ROOT, Cell, Line, Lines, claimed, passed, summed_up
+from run import ROOT, Lines, claimed, summed_up
+from schedule import Cell, Line, passed
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "softness.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "softness.md"

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 from arms import STUDIES, TUNING_SEED, blocks_of
 from marked import write_marked
-from run import ROOT, Cell, Line, Lines, claimed, summed_up
+from run import ROOT, Lines, claimed, summed_up
+from schedule import Cell, Line
 
 from vitcompress.pipeline.config import training as rules
 

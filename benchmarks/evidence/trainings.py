@@ -16,6 +16,7 @@ from data import SETS
 from ideas import applied
 from real_cells import staged
 from real_data import weights
+from schedule import best_factor, longer, passed
 
 from vitcompress.core.bits import packed
 from vitcompress.core.images import open_image
@@ -26,7 +27,7 @@ from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 
 if TYPE_CHECKING:
-    from run import Cell, Line
+    from schedule import Cell, Line
 
 
 def config_of(study: str, images: Path, *, teacher: dict[str, Any], seed: int = 0, **sets: Any) -> Any:
@@ -127,7 +128,7 @@ def _base(work: Path, cell: Cell, number: int | None) -> tuple[Path, dict[str, A
 
 def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place: str) -> Line:
     """A student, from the beginning: what a killed process left is removed."""
-    from run import best_factor, claimed, longer, passed
+    from run import claimed
 
     study, arm, idea = STUDIES[cell.study], settings_of(cell.arm), IDEAS.get(cell.arm, (None,))[0]
     base, teacher = _base(work, cell, passed(cell.study, lines))
@@ -137,18 +138,19 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     shutil.rmtree(folder, ignore_errors=True)
     epochs = study.epochs * CEILING if cell.phase == "ceiling" else study.epochs
     epochs = longer(cell, lines) or epochs if cell.phase == "compute" else epochs
+    epochs = study.long or epochs if cell.phase == "long" else epochs
+    student = arm["student"] | ({"init": study.init} if arm["student"]["init"] == "random" else {})
     distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
     if not study.gpu:  # a training that is killed begins again; and all are compiled, or none
         distill |= {"checkpoint_seconds": 1e9, "compile": "off"}
     part = "cache" if place == "runs" else f"cache-{place}"
-    # Answers to other views have a folder of their own: their key does not know the idea.
-    cache = work / part / f"{cell.study}-{cell.seed}{'-rising' if idea == 'rising' else ''}"
+    if study.augment:
+        distill["augment"] = study.augment
     if cell.cached:
-        distill |= {"views": epochs, "cache": {"folder": str(cache)}}
+        distill |= {"views": epochs, "cache": {"folder": str(work / part / cell.answers)}}
 
     def config(**more: Any) -> Any:
-        return config_of(cell.study, images, teacher=teacher, seed=cell.seed, student=arm["student"],
-                         distill=distill | more)  # fmt: skip
+        return config_of(cell.study, images, teacher=teacher, seed=cell.seed, student=student, distill=distill | more)
 
     runner, resolved, _ = staged(config(), folder, ("teacher", "student"), base)
     factor = cell.factor or best_factor(cell.study, cell.arm, lines) or 1.0
@@ -156,10 +158,10 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
     before = _spent()
     with applied(idea, base, runner.records["student"].width, epochs):
         runner, resolved, _ = staged(config(lr=lr), folder, ("teacher", "student", "distill"), base)
-    spent, record, student = _spent() - before, runner.records["distill"], runner.records["student"]
+    spent, record, made = _spent() - before, runner.records["distill"], runner.records["student"]
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     test = {} if cell.phase in ("tune", "live") else judged(
-        record.model, record.weights, student.preprocess, folder, images, study.gpu
+        record.model, record.weights, made.preprocess, folder, images, study.gpu
     )  # fmt: skip
     return {
         "factor": factor,
@@ -167,7 +169,7 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
         "epochs": record.epochs,
         "steps": record.steps,
         "images": runner.records["data"].train_images,
-        "parameters": student.cost.parameters,
+        "parameters": made.cost.parameters,
         "teacher": runner.records["teacher"].weights.sha256 if needs_teacher(cell.arm) else None,
         "teacher_width": runner.records["teacher"].width if needs_width(cell.arm) or needs_teacher(cell.arm) else None,
         "augment": resolved.distill.augmentation.identity(),

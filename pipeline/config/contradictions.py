@@ -212,7 +212,8 @@ def _student(config: StudentConfig) -> Iterator[str]:
             )
     arch, tag = split_tag(config.model)
     if tag and config.init not in ("auto", "pretrained"):
-        start = {"random": "random weights", "teacher": "the teacher's"}.get(config.init, f"those of a {config.init}")
+        told = {"random": "random weights", "xavier": "random weights", "teacher": "the teacher's"}
+        start = told.get(config.init, f"those of a {config.init}")
         yield (
             f"student '{config.model}' names pretrained weights, but student.init is '{config.init}', so it starts "
             f"from {start}; give --student {arch}, or --set student.init=pretrained."

@@ -81,7 +81,7 @@ def _weights(role: Literal["teacher", "student"], config: RunConfig, facts: Fact
     """Decide the file of weights where a name of the hub or of a folder means one."""
     origin, section = facts.network(role, config).origin, getattr(config, role)
     started = role == "student" and config.student.start
-    if origin is None or section.weights or started or section.init in ("scratch", "random", "teacher"):
+    if origin is None or section.weights or started or section.init in ("scratch", "random", "xavier", "teacher"):
         return None
     if section.init == "pretrained":
         raise UsageError(f"{role}.init is 'pretrained', and '{origin.name}' has weights of its own; leave it out.")

@@ -34,11 +34,12 @@ class StudentConfig(Record):
     """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
     wide_heads: WideHeads = "size"
     """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
-    init: Literal["auto", "random", "pretrained", "file", "run", "teacher"] = "auto"
-    """First weights: random, timm's pretrained ones, `weights`, or those of the run `start` (of these three, whatever
-    fits is loaded), or the teacher's own, cut to the leading PCA directions of its tokens, every map then corrected by
-    least squares on some training images. auto: file when `weights` is given, run when `start` is; random at the
-    reduced geometry; pretrained where timm's can be had from here; teacher where its family fits; else random."""
+    init: Literal["auto", "random", "xavier", "pretrained", "file", "run", "teacher"] = "auto"
+    """First weights: random, as timm draws them; `xavier`, random, of a size that follows the width (ViT, DeiT); timm's
+    pretrained ones, `weights`, or those of the run `start` (of these three, whatever fits is loaded); or the teacher's
+    own, cut to the leading PCA directions of its tokens, every map then corrected by least squares on some training
+    images. auto: file when `weights` is given, run when `start` is; random at the reduced geometry; pretrained where
+    timm's can be had from here; teacher where its family fits; else random."""
     init_reason: str = ""
     """Why, in words, where `auto` decided; left empty by hand."""
     weights: str | None = None

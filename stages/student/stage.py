@@ -24,6 +24,7 @@ from vitcompress.stages.models.weights import save_weights
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.student.first_weights import first_weights
 from vitcompress.stages.student.start import trained_student
+from vitcompress.stages.student.xavier import draw_xavier
 
 GRAPH_OF: dict[Strategy, Graph] = {
     "plain": "plain",
@@ -59,6 +60,9 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         context.say(f"note: the student is {words}")
     if words and spec.embedding and spec.graph == "plain":
         own_network(spec.arch, spec.args, spec.num_classes, exact=True)
+    if config.init == "xavier":
+        draw_xavier(model)
+        given["source"] = "random weights, drawn by the width of each map"
     random = {name: value.clone() for name, value in model.state_dict().items()}
     loads = config.init in ("file", "pretrained", "run")
     initial = _load(config, spec, model, inputs.data, context) if loads else {}

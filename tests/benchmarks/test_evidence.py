@@ -17,6 +17,7 @@ import arms
 import intervals
 import page
 import run
+import schedule
 
 IMAGES = 4000
 
@@ -95,17 +96,17 @@ def test_there_are_the_plans_twelve_questions_of_arms_that_are_trained() -> None
     assert all(sum(one.values()) == 0 for question in arms.QUESTIONS for one in question.contrasts)
 
 
-def line(cell: run.Cell, **more: Any) -> dict[str, Any]:
+def line(cell: schedule.Cell, **more: Any) -> dict[str, Any]:
     about = {"key": cell.key, "study": cell.study, "phase": cell.phase, "arm": cell.arm, "seed": cell.seed}
     seconds = 370.0 if cell.phase == "ceiling" else 100.0
     return {**about, "cpu_seconds": seconds, "choose": 50.0, "test": 50.0, **more}
 
 
-def played(until: str = "") -> list[run.Cell]:
+def played(until: str = "") -> list[schedule.Cell]:
     """The order in which one process trains: the first that is ready, as long as there is one."""
-    cells, lines, order = run.cells_of("letters"), dict[str, Any](), list[run.Cell]()
-    while cell := next((one for one in cells if one.key not in lines and not run.needless(one, lines)
-                        and run.ready(one, lines)), None):  # fmt: skip
+    cells, lines, order = schedule.cells_of("letters"), dict[str, Any](), list[schedule.Cell]()
+    while cell := next((one for one in cells if one.key not in lines and not schedule.needless(one, lines)
+                        and schedule.ready(one, lines)), None):  # fmt: skip
         order.append(cell)
         lines[cell.key] = line(cell, test=60.0 if cell.phase == "teacher" else 50.0)
         if cell.key == until:
@@ -115,7 +116,7 @@ def played(until: str = "") -> list[run.Cell]:
 
 def test_all_is_trained_once_and_seeds_are_balanced() -> None:
     order = played()
-    arms_and_ideas = len(arms.ARMS) + len(arms.IDEAS)
+    arms_and_ideas = len(arms.arms_of("letters")) + len(arms.IDEAS)
     assert len(order) == len(set(order)) == 1 + 1 + 6 + 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
     asked = {arm for question in arms.QUESTIONS for arm in question.arms}
     seeds = [cell for cell in order if cell.phase == "seed" and cell.arm != "plain:labels"]
@@ -126,22 +127,24 @@ def test_all_is_trained_once_and_seeds_are_balanced() -> None:
 
 
 def test_a_teacher_below_the_ceiling_is_tried_again_and_then_given_up() -> None:
-    lines = {cell.key: line(cell) for cell in run.cells_of("letters") if cell.phase in ("ceiling", "teacher")}
-    assert run.passed("letters", lines) is None
-    left = [cell for cell in run.cells_of("letters") if cell.key not in lines and not run.needless(cell, lines)]
+    lines = {cell.key: line(cell) for cell in schedule.cells_of("letters") if cell.phase in ("ceiling", "teacher")}
+    assert schedule.passed("letters", lines) is None
+    left = [
+        cell for cell in schedule.cells_of("letters") if cell.key not in lines and not schedule.needless(cell, lines)
+    ]
     assert left
     assert not any(arms.needs_teacher(cell.arm) for cell in left)
-    second = run.Cell("letters", "teacher", "try-1")
+    second = schedule.Cell("letters", "teacher", "try-1")
     del lines[second.key]
-    assert run.ready(second, lines)
+    assert schedule.ready(second, lines)
 
 
 def test_best_rate_is_that_of_the_choosing_images() -> None:
-    tune = {factor: run.Cell("letters", "tune", "lift:soft", 100, factor) for factor in arms.FACTORS}
+    tune = {factor: schedule.Cell("letters", "tune", "lift:soft", 100, factor) for factor in arms.FACTORS}
     lines = {cell.key: line(cell, choose=40 + factor) for factor, cell in tune.items()}
-    assert run.best_factor("letters", "lift:soft", lines) == 2.0
+    assert schedule.best_factor("letters", "lift:soft", lines) == 2.0
     del lines[tune[0.5].key]
-    assert run.best_factor("letters", "lift:soft", lines) is None
+    assert schedule.best_factor("letters", "lift:soft", lines) is None
 
 
 def test_a_claim_is_one_processs_and_a_cut_line_is_left_out(tmp_path: Path) -> None:
@@ -175,7 +178,7 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
     assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
     rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
     assert "**for**" in rows[0]
-    del lines[run.Cell("letters", "seed", "lift:soft+spectral", 4).key]
+    del lines[schedule.Cell("letters", "seed", "lift:soft+spectral", 4).key]
     without = page.pages(lines, lambda study, asked: None)["evidence/arms-letters.md"]
     assert "not measured: lift:soft+spectral (4 of 5 seeds)" in without
     assert all(len(text.split()) < 1500 for text in found.values())
@@ -183,36 +186,36 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
 
 def test_equal_seconds_leave_out_the_start_and_follow_the_longer_student() -> None:
     study, seed = "imagenet100", arms.TUNING_SEED
-    cell = run.Cell(study, "compute", "plain:labels")
+    cell = schedule.Cell(study, "compute", "plain:labels")
     known = {
-        run.Cell(study, "live", arm, seed, 1.0): one
+        schedule.Cell(study, "live", arm, seed, 1.0): one
         for arm, one in zip(arms.LIVE, (290.0, 310.0, 110.0, 250.0, 110.0, 160.0), strict=True)
     }
     known |= {
-        run.Cell(study, "tune", "plain:labels", seed, 1.0): 55.0,  # on a machine that was twice as fast
-        run.Cell(study, "ceiling", "plain:labels"): 205.0,
+        schedule.Cell(study, "tune", "plain:labels", seed, 1.0): 55.0,  # on a machine that was twice as fast
+        schedule.Cell(study, "ceiling", "plain:labels"): 205.0,
     }
     lines = {one.key: line(one, seconds=seconds, cpu_seconds=9.0) for one, seconds in known.items()}
-    assert run.longer(cell, lines) == 300, "10 s to start, then 1 s an epoch"
-    assert run.longer(run.Cell(study, "compute", "plain:soft"), lines) == 125
-    assert run.longer(run.Cell(study, "compute", "uniform:labels"), lines) == 200
-    del lines[run.Cell(study, "live", arms.LIVE[1], seed, 1.0).key]
-    assert run.longer(cell, lines) is None
-    assert not run.Cell(study, "seed", "plain:soft").cached
-    assert run.Cell("letters", "seed", "plain:soft").cached
+    assert schedule.longer(cell, lines) == 300, "10 s to start, then 1 s an epoch"
+    assert schedule.longer(schedule.Cell(study, "compute", "plain:soft"), lines) == 125
+    assert schedule.longer(schedule.Cell(study, "compute", "uniform:labels"), lines) == 200
+    del lines[schedule.Cell(study, "live", arms.LIVE[1], seed, 1.0).key]
+    assert schedule.longer(cell, lines) is None
+    assert not schedule.Cell(study, "seed", "plain:soft").cached
+    assert schedule.Cell("letters", "seed", "plain:soft").cached
 
 
 def test_what_depends_on_the_teachers_width_waits_for_it() -> None:
     order = [cell.key for cell in played()]
-    passing = order.index(run.Cell("letters", "teacher", "try-0").key)
-    assert order.index(run.Cell("letters", "tune", "lift:labels", 100, 1.0).key) > passing
-    cell = run.Cell("letters", "tune", "lift:labels", 100, 1.0)
-    assert not run.ready(cell, {})
-    assert run.ready(run.Cell("letters", "tune", "plain:labels", 100, 1.0), {})
+    passing = order.index(schedule.Cell("letters", "teacher", "try-0").key)
+    assert order.index(schedule.Cell("letters", "tune", "lift:labels", 100, 1.0).key) > passing
+    cell = schedule.Cell("letters", "tune", "lift:labels", 100, 1.0)
+    assert not schedule.ready(cell, {})
+    assert schedule.ready(schedule.Cell("letters", "tune", "plain:labels", 100, 1.0), {})
 
 
 def test_results_of_two_teachers_are_not_mixed() -> None:
-    cells = [run.Cell("letters", "seed", "plain:soft", seed) for seed in (0, 1)]
+    cells = [schedule.Cell("letters", "seed", "plain:soft", seed) for seed in (0, 1)]
     lines = {cell.key: line(cell, right="", test_images=0, teacher=str(cell.seed), images=1) for cell in cells}
     with pytest.raises(click.ClickException, match="two teachers"):
         page.results_of("letters", lines)
@@ -227,13 +230,13 @@ def test_a_published_teacher_is_taken_where_none_was_trained(tmp_path: Path, mon
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"weights")
     lines = run.Lines(tmp_path / "arms.jsonl")
-    lines.append(line(run.Cell("letters", "teacher", "try-0"), test=60.0))
+    lines.append(line(schedule.Cell("letters", "teacher", "try-0"), test=60.0))
     run.published(tmp_path, lines)  # before the ceiling is known
     assert run.Lines(run.RESULTS).read() == lines.read()
     assert weights_of(tmp_path, "letters", 0) == mine
     assert weights_of(tmp_path / "other", "letters", 0).read_bytes() == b"weights"
-    lines.append(line(run.Cell("letters", "ceiling", "plain:labels"), test=50.0))
-    lines.append(line(run.Cell("letters", "teacher", "try-1"), test=61.0))
+    lines.append(line(schedule.Cell("letters", "ceiling", "plain:labels"), test=50.0))
+    lines.append(line(schedule.Cell("letters", "teacher", "try-1"), test=61.0))
     other = weights_of(tmp_path, "letters", 1)
     other.parent.mkdir(parents=True)
     other.write_bytes(b"not needed")
@@ -242,16 +245,33 @@ def test_a_published_teacher_is_taken_where_none_was_trained(tmp_path: Path, mon
 
 
 def test_finished_trainings_leave_no_copies(tmp_path: Path) -> None:
-    cells = [cell for cell in run.cells_of("fashion") if cell.seed == 3]
+    cells = [cell for cell in schedule.cells_of("fashion") if cell.seed == 3]
     for cell in cells:
         (tmp_path / "runs" / cell.folder / "teacher").mkdir(parents=True)
-    for name in ("fashion-3", "fashion-3-rising", "fashion-4"):
+    for name in ("fashion-3", "fashion-3-rising", "fashion-30"):
         (tmp_path / "cache" / name).mkdir(parents=True)
-    lines = {cell.key: line(cell) for cell in cells[:-1]}
+    lines = {cell.key: line(cell) for cell in cells if cell.arm != "plain:soft+rising"}
     run.tidy(tmp_path, cells[0], cells, lines)
     assert not (tmp_path / "runs" / cells[0].folder / "teacher").exists()
     assert (tmp_path / "runs" / cells[1].folder / "teacher").exists()
-    kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
-    assert len(kept) == 3, "the last one reads them still"
-    run.tidy(tmp_path, cells[-1], cells, lines | {cells[-1].key: line(cells[-1])})
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fashion-4"]
+    kept = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert kept == {"fashion-3-rising", "fashion-30"}, "an idea reads its own still"
+    run.tidy(tmp_path, cells[-1], cells, lines | {cell.key: line(cell) for cell in cells})
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fashion-30"]
+
+
+def test_long_trainings_follow_their_settings_and_keep_answers_of_their_own() -> None:
+    cells = schedule.cells_of("fashion")
+    long = [cell for cell in cells if cell.phase == "long"]
+    assert {(cell.arm, cell.seed) for cell in long} == {(arm, seed) for arm in arms.LONG for seed in arms.LONG_SEEDS}
+    assert [cell.seed for cell in long] == sorted(cell.seed for cell in long)
+    assert not [cell for cell in schedule.cells_of("letters") if cell.phase == "long"]
+    lines = {cell.key: line(cell) for cell in cells if cell.phase in ("teacher", "ceiling", "tune")}
+    lines[schedule.Cell("fashion", "teacher", "try-0").key]["test"] = 90.0
+    first = schedule.Cell("fashion", "long", schedule.LEADER)
+    other = schedule.Cell("fashion", "long", "plain:soft")
+    assert (first.answers, other.answers) == ("fashion-0-long",) * 2
+    assert schedule.ready(first, lines)
+    assert not schedule.ready(other, lines)
+    assert schedule.ready(other, lines | {first.key: line(first)})
+    assert schedule.expected(other, lines) == pytest.approx(100 * 43 / 10)

@@ -63,6 +63,8 @@ def test_the_page_pairs_students_by_seed_and_says_what_the_plan_asks(tmp_path: P
         advice = "lift" if width < 32 else "plain"  # wrong at 32
         lines.append({"kind": "advice", "width": width, "d95": {"raw": 40.0}, "advice": advice, **about})
         for seed, strategy, test in (
+            (0, "soft", 66.0),
+            (1, "soft", 57.0 + gain),
             (0, "plain", 70.0),
             (1, "plain", 60.0),
             (1, "lift", 61.0 + gain),
@@ -73,7 +75,8 @@ def test_the_page_pairs_students_by_seed_and_says_what_the_plan_asks(tmp_path: P
     told = page(lines, tmp_path)
     assert "raw 1.00 [1.00, 1.00]. The plan's is raw. It holds." in " ".join(told.split())
     assert "Right in 83%" in told
-    assert "| letters | 96 | 16 | 40 | lift | 60.00 | 63.00 | +3.00 (+3.0 to +3.0) |" in told
+    assert "| letters | 96 | 16 | 40 | lift | +2.00 | 60.00 | 63.00 | +3.00 (+3.0 to +3.0) |" in told
+    assert "(-56 to 24 here): Spearman's -1.00 [-1.00, -1.00]." in told
     assert (tmp_path / "mechanism-gain.png").stat().st_size > 10_000
 
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "evi
 
 import arms
 import data
-import run
+import schedule
 
 
 def tiny(folder: Path) -> Path:
@@ -45,12 +45,12 @@ def test_trainings_of_a_tiny_study(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(arms.STUDIES, "tiny", study)
     monkeypatch.setitem(data.SETS, "tiny", tiny)
     monkeypatch.setattr(trainings, "BATCH", 16)
-    ceiling = run.Cell("tiny", "ceiling", "plain:labels")
+    ceiling = schedule.Cell("tiny", "ceiling", "plain:labels")
     lines: dict[str, Any] = {ceiling.key: {"study": "tiny", "test": 0.0, "cpu_seconds": 370.0}}
 
     def train(phase: str, arm: str, seed: int = 100, factor: float | None = 1.0) -> dict[str, Any]:
-        cell = run.Cell("tiny", phase, arm, seed, factor)
-        assert run.ready(cell, lines)
+        cell = schedule.Cell("tiny", phase, arm, seed, factor)
+        assert schedule.ready(cell, lines)
         lines[cell.key] = trainings.carry_out(tmp_path, cell, lines)
         return lines[cell.key]
 
@@ -79,7 +79,7 @@ def test_cost_counts_every_training_once() -> None:
     import cost
 
     found = cost.needs()
-    cells = [cell for cell in run.cells_of("imagenet100") if cell.phase != "teacher"]
+    cells = [cell for cell in schedule.cells_of("imagenet100") if cell.phase != "teacher"]
     assert sum(need.trainings for need in found) == len(cells)
     flops = {need.arm: need.work.flops for need in found}
     assert flops["plain:soft"] > 2 * flops["plain:labels"]

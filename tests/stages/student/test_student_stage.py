@@ -19,6 +19,7 @@ from small_run import (
 )
 
 from vitcompress.core.context import Context
+from vitcompress.core.errors import UsageError
 from vitcompress.core.files import is_intact
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.student.config import StudentConfig
@@ -117,3 +118,29 @@ def test_first_weights_come_from_the_teacher(inputs: Inputs, context: Context) -
     assert "read 80 of 80 training images" in said(context)
     assert f"tensors from {record.source}" in said(context)
     assert run(config(init="teacher"), inputs, context).weights == record.weights
+
+
+@pytest.mark.parametrize("strategy", ["plain", "lift", "widelast"])
+def test_xavier_draws_every_linear_map_by_its_width_and_leaves_the_classifier_at_zero(
+    inputs: Inputs, context: Context, strategy: str
+) -> None:
+    records = [run(config(strategy, init=init), inputs, context) for init in ("random", "xavier", "xavier")]
+    timms, drawn, again = (load_file(context.run.root / record.weights.path) for record in records)
+    assert records[1].source == "random weights, drawn by the width of each map"
+    assert all(torch.equal(drawn[name], again[name]) for name in drawn)
+    assert drawn.keys() == timms.keys()
+    maps = [name for name, value in drawn.items() if value.ndim == 2 and not name.startswith("head.")]
+    assert any("enter." in name or "projector" in name for name in maps) == (strategy != "plain")
+    for name in maps:
+        rows, columns = drawn[name].shape
+        largest = (6 / (rows + columns)) ** 0.5
+        assert 0.9 * largest < drawn[name].abs().max() <= largest, name
+    assert not drawn["head.weight"].any()
+    kept = [name for name in drawn if "pos_embed" in name or name.endswith("cls_token") or "norm" in name]
+    assert all(torch.equal(drawn[name], timms[name]) for name in kept)
+
+
+def test_xavier_is_refused_for_a_network_that_is_no_vit(inputs: Inputs, context: Context) -> None:
+    swin = {"model": "swin_tiny_patch4_window7_224", "args": {"img_size": 32, "embed_dim": 24, "depths": (1, 1, 1, 1)}}
+    with pytest.raises(UsageError, match=r"'xavier', which is for ViT and DeiT, and SwinTransformer is neither"):
+        run(config("plain", init="xavier", **swin), inputs, context)
