@@ -146,7 +146,7 @@ _WHOLE = {**_LIGHT, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip":
 """Letters are drawn turned, moved and resized."""
 _VIT = {"model": "vit_small_patch14_dinov2", "args": {"img_size": 70}, "init": "file", "batch_size": 64}
 STUDIES = {
-    "letters": Study("letters", 20, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False, batch=32,
+    "letters": Study("letters", 16, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False, batch=32,
                      init="xavier", augment=_WHOLE),
     "fashion": Study("fashion", 10, ({**_scratch(10), "augment": _LIGHT}, _longer(_scratch(10), 5), _scratch(20, 240)),
                      long=43, later=True),
