@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from evidence import speed
 from evidence.mechanism_page import page
+from evidence.premise import premise
 from evidence.similarity import advice_score, cka, gram_of, rank_correlation
 from scipy import stats
 
@@ -54,6 +55,19 @@ def test_advice_is_right_where_it_chose_the_winner_and_loses_the_difference_else
     assert found["right"] == 0.5
     assert found["low"] == pytest.approx(stats.beta.ppf(0.025, 2, 3))
     assert (found["lost"], found["lost, always lift"], found["lost, always plain"]) == (1.0, 0.75, 1.25)
+
+
+@pytest.mark.parametrize(
+    ("most", "all_but", "verdict"), [(20, 48, "not met"), (48, 49, "met in part"), (49, 60, "met.")]
+)
+def test_the_premise_is_judged_by_the_directions_that_students_lack(most: int, all_but: int, verdict: str) -> None:
+    taps = [{"pca_rank": {"95": 1, "99": 2}}, {"pca_rank": {"95": float(most), "99": float(all_but)}}]
+    line = {"kind": "teacher", "study": "letters", "teacher": "try-0", "width": 144, "taps": taps}
+    others = [{"kind": "student"}, {**line, "teacher": 96}]
+    told = premise([*others, line]).splitlines()
+    assert len(told) == 5
+    assert told[2].startswith(f"- letters: {most} ({all_but}) of 144: {verdict}")
+    assert premise(others) == ""
 
 
 def test_the_page_pairs_students_by_seed_and_says_what_the_plan_asks(tmp_path: Path) -> None:
