@@ -23,7 +23,7 @@ from trainings import config_of, judged, weights_of
 
 EPOCHS, SEEDS = 5, (0, 1)
 """Of a student."""
-TEACHERS = {"letters": (96, 144, 240), "fashion": (96, 144, 240), "fashion-vit": (384,)}
+TEACHERS = {"fashion": (96, 144), "letters": (96, 144), "fashion-vit": (384,)}
 """Widths, by study; a head has 16 channels."""
 WIDTHS = (12, 24, 48, 96)
 """Of students, all with three heads."""
