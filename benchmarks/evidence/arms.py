@@ -231,6 +231,9 @@ OTHERS = (
     _less("lift:labels", "plain:labels"),
     _less("widelast:labels", "plain:labels"),
     _less("lift/init:soft+spectral", "plain/init:soft"),
+)
+"""Differences that answer nothing; they are told without a correction."""
+ADDED = (
     _less("plain/init:soft+mse", "plain/init:soft"),
     *(_less(f"plain/xavier:{loss}", f"plain:{loss}") for loss in ("labels", "soft", "soft+mse", "soft+spectral")),
     *(
@@ -258,4 +261,4 @@ OTHERS = (
         )
     ),
 )
-"""Differences that answer nothing; they are told without a correction."""
+"""Likewise, of what was added to the plan after its answers."""

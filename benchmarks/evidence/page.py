@@ -6,7 +6,7 @@ python benchmarks/evidence/page.py
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import matplotlib as mpl
 import numpy as np
-from arms import ARMS, IDEAS, LEAST_LEAD, LONG, LONG_SEEDS, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES, arms_of
+from arms import ADDED, ARMS, IDEAS, LATER, LEAST_LEAD, LONG, LONG_SEEDS, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
 from intervals import Answer, Difference, Results, answers, difference
 from matplotlib import pyplot as plt
 from premise import premise
@@ -30,6 +30,7 @@ MECHANISM = RESULTS.with_name("mechanism.jsonl")
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 COMMAND = "    python benchmarks/evidence/page.py     # writes this page and its figures from the committed lines"
+RATE = "Rate: the factor on the product's default that was best on *choose*."
 ASKED = {
     "Q1": "Does imitating features fail on a plain student?",
     "Q2": "Does the repair let features teach?",
@@ -83,10 +84,15 @@ def answered(results: dict[str, Results]) -> Asked:
     return list(zip(ready, found, decided, strict=True))
 
 
-def names_of(study: str) -> tuple[str, ...]:
-    """All that a study compares."""
-    long = LONG if STUDIES[study].long else ()
-    return (*arms_of(study), *(f"{arm}@compute" for arm in LONGER), *(f"{arm}@long" for arm in long), *IDEAS)
+def planned() -> tuple[str, ...]:
+    """All that every study compares."""
+    return (*(arm for arm in ARMS if arm not in LATER), *(f"{arm}@compute" for arm in LONGER), *IDEAS)
+
+
+def added(study: str) -> tuple[str, ...]:
+    """What was added to a study after its answers."""
+    longer = (f"{arm}@long" for arm in LONG if STUDIES[study].long)
+    return (*(arm for arm in LATER if STUDIES[study].later), *longer)
 
 
 def _in_words(contrast: dict[str, int]) -> str:
@@ -113,12 +119,10 @@ def questions_table(results: dict[str, Results], found: Asked) -> list[str]:
     return rows
 
 
-def others_table(study: str, results: dict[str, Results]) -> list[str]:
-    """Rows of the differences without a correction that are there; of long trainings where the study has them."""
+def others_table(contrasts: Sequence[dict[str, int]], results: dict[str, Results]) -> list[str]:
+    """Rows of differences without a correction."""
     rows = ["| difference | points [95 %, not corrected] |", "| --- | --- |"]
-    for contrast in OTHERS:
-        if not set(contrast) <= set(names_of(study)):
-            continue
+    for contrast in contrasts:
         if missing_of(tuple(contrast), results):
             rows.append(f"| {_in_words(contrast)} | not measured |")
             continue
@@ -163,11 +167,11 @@ def teacher_words(study: str, lines: dict[str, Line]) -> str:
     return f"{text}{ceiling['test']:.2f} %; {verdict}"
 
 
-def arms_table(study: str, lines: dict[str, Line]) -> list[str]:
-    """Rows of all arms: top-1, parameters, rate, epochs and seconds."""
+def arms_table(study: str, names: Sequence[str], lines: dict[str, Line]) -> list[str]:
+    """Rows of arms: top-1, parameters, rate, epochs and seconds."""
     rows = ["| arm | seeds | top-1 of *test* [95 %] | parameters | rate x | epochs | processor seconds |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
-    for name in names_of(study):
+    for name in names:
         arm, _, phase = name.partition("@")
         phase = phase or "seed"
         mine = [line for line in lines.values() if (line["study"], line["phase"], line["arm"]) == (study, phase, arm)]
@@ -248,6 +252,18 @@ def together(found: Asked, name: str) -> str:
     return mine[0] if len(set(mine)) == 1 else "mixed"
 
 
+def added_page(study: str, results: dict[str, Results], lines: dict[str, Line]) -> list[str]:
+    """The lines of the page on what was added to a study."""
+    return [
+        f"# Evidence: {study}, arms that were added", "",
+        f"[The changes of the plan](plan-changes.md) say why. [The other arms](arms-{study}.md) have their own page. "
+        "These answer none of the plan's questions. `xavier`: first weights by width; `@long`: trained for "
+        f"{STUDIES[study].long} epochs.", "", COMMAND, "",
+        "## Differences", "", *others_table(ADDED, results), "",
+        "## Arms", "", RATE, "", *arms_table(study, added(study), lines), "",
+    ]  # fmt: skip
+
+
 def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[str, str]:
     """The text of each page by its path below docs/; a study for a GPU has one once it has begun."""
     begun = {line["study"] for line in lines.values()}
@@ -270,11 +286,14 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         if found:
             draw(study, found)
             text += [f"![Differences and their intervals]({study}.svg)", ""]
-        text += ["Other differences answer nothing:", "", *others_table(study, results), ""]
+        text += ["Other differences answer nothing:", "", *others_table(OTHERS, results), ""]
         text += ["## Ideas", "", "Beyond the papers; one is kept if it beats the best arm by an interval above 0, "
                  "here and on another set of images (95 %, not corrected).", "", *ideas_table(results), ""]  # fmt: skip
-        text += ["## Arms", "", "Rate: the factor on the product's default that was best on *choose*.", ""]
-        detail[f"evidence/arms-{study}.md"] = "\n".join([*text, *arms_table(study, lines), ""])
+        text += ["## Arms", "", RATE, "", *arms_table(study, planned(), lines), ""]
+        detail[f"evidence/arms-{study}.md"] = "\n".join(text)
+        if added(study):
+            sections[-1] += f" [Arms that were added](evidence/added-{study}.md)."
+            detail[f"evidence/added-{study}.md"] = "\n".join(added_page(study, results, lines))
     for name, asked in ASKED.items():
         summary.append(f"| {name} | {asked} | " + " | ".join(verdicts[study][name] for study in studies) + " |")
     return {"evidence.md": _front(summary, sections, claim_words(verdicts)), **detail}
@@ -284,7 +303,7 @@ def _front(summary: list[str], sections: list[str], claim: str) -> str:
     others = [
         f"- [{path.read_text().splitlines()[0].lstrip('# ')}](evidence/{path.name})"
         for path in sorted((DOCS / "evidence").glob("*.md"))
-        if path.name != "plan.md" and not path.name.startswith("arms-")
+        if path.name != "plan.md" and not path.name.startswith(("arms-", "added-"))
     ]
     return "\n".join([
         "# Evidence", "",

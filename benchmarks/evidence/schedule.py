@@ -10,6 +10,7 @@ from arms import (
     CEILING,
     FACTORS,
     IDEAS,
+    LATER,
     LEAST_LEAD,
     LIVE,
     LONG,
@@ -65,9 +66,10 @@ class Cell:
 
 
 def cells_of(study: str) -> list[Cell]:
-    """All trainings, in their order: what the questions ask for, seed after seed, long ones, other arms, then ideas."""
+    """All trainings, in their order: what questions ask for, seed after seed, what was added, other arms, ideas."""
     asked = {arm for question in QUESTIONS for arm in question.arms}
-    long = set(LONG) if STUDIES[study].long else set[str]()
+    long = LONG if STUDIES[study].long else ()
+    soon = {*long, *LATER} - asked
     order = sorted(arms_of(study), key=lambda arm: (needs_teacher(arm), arm != LEADER))
     first = [Cell(study, "tune", "plain:labels", TUNING_SEED, factor) for factor in FACTORS]
     tries = [Cell(study, "teacher", f"try-{number}") for number in range(len(STUDIES[study].tries))]
@@ -76,8 +78,8 @@ def cells_of(study: str) -> list[Cell]:
     wanted = [arm for arm in LONGER if f"{arm}@compute" in asked]
     for group, longer, lengthened in (
         ([arm for arm in order if arm in asked], wanted, []),
-        ([arm for arm in order if arm in long - asked], [], [arm for arm in order if arm in long]),
-        ([arm for arm in order if arm not in asked | long], [arm for arm in LONGER if arm not in wanted], []),
+        ([arm for arm in order if arm in soon], [], [arm for arm in order if arm in long]),
+        ([arm for arm in order if arm not in asked | soon], [arm for arm in LONGER if arm not in wanted], []),
         (list(IDEAS), [], []),
     ):
         found += [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in group for factor in FACTORS]

@@ -173,6 +173,7 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
     assert set(found) == {
         "evidence.md",
         *(f"evidence/arms-{name}.md" for name, one in arms.STUDIES.items() if not one.gpu),
+        "evidence/added-fashion.md",
     }
     assert drawn == ["letters"]
     assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
