@@ -39,6 +39,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from marked import write_marked
+
 import vitcompress as vc
 from vitcompress.core.context import Context
 from vitcompress.core.preprocess import PreprocessSpec
@@ -55,7 +57,6 @@ from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "loading.md"
-BEGIN, END = "<!-- begin: benchmarks/loading.py --write -->", "<!-- end -->"
 SIZE = 224
 PHOTO, LARGE = (500, 375), (1600, 1200)
 SPEC = PreprocessSpec(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -370,8 +371,7 @@ def main(files: int, rounds: int, steps: int, write: bool) -> None:
             click.echo(line)
             lines.append(line)
     if write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text("\n".join([before + BEGIN, *lines, END]) + rest.partition(END)[2])
+        write_marked(PAGE, "benchmarks/loading.py --write", "\n".join(lines))
 
 
 if __name__ == "__main__":
