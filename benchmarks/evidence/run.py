@@ -103,7 +103,7 @@ def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
                     click.echo(f"{cell.key} failed: {error}", err=True)
                     break
                 lines.append(line)
-                tidy(work, cell, cells, lines.read())
+                tidy(work, cell, lines.read())
                 click.echo(f"{cell.key}: {line['cpu_seconds']:.0f} s, {line['choose']:.2f} % of choose", err=True)
                 break
         else:
@@ -112,11 +112,11 @@ def work_off(work: Path, cells: list[Cell], lines: Lines, until: float) -> None:
             time.sleep(10)  # another process has what the rest waits for
 
 
-def tidy(work: Path, cell: Cell, cells: list[Cell], lines: dict[str, Line]) -> None:
+def tidy(work: Path, cell: Cell, lines: dict[str, Line]) -> None:
     """Remove the teacher's copy in a finished run, and its kept answers once no other training reads them."""
     if cell.phase != "teacher":
         shutil.rmtree(work / "runs" / cell.folder / "teacher", ignore_errors=True)
-    readers = [one for one in cells if one.cached and (one.study, one.seed) == (cell.study, cell.seed)]
+    readers = [one for one in cells_of(cell.study) if one.cached and one.seed == cell.seed]
     for name in {one.answers for one in readers} - {one.answers for one in readers if one.key not in lines}:
         shutil.rmtree(work / "cache" / name, ignore_errors=True)
 

@@ -252,12 +252,12 @@ def test_finished_trainings_leave_no_copies(tmp_path: Path) -> None:
     for name in ("fashion-3", "fashion-3-rising", "fashion-30"):
         (tmp_path / "cache" / name).mkdir(parents=True)
     lines = {cell.key: line(cell) for cell in cells if cell.arm != "plain:soft+rising"}
-    run.tidy(tmp_path, cells[0], cells, lines)
+    run.tidy(tmp_path, cells[0], lines)
     assert not (tmp_path / "runs" / cells[0].folder / "teacher").exists()
     assert (tmp_path / "runs" / cells[1].folder / "teacher").exists()
     kept = {path.name for path in (tmp_path / "cache").iterdir()}
     assert kept == {"fashion-3-rising", "fashion-30"}, "an idea reads its own still"
-    run.tidy(tmp_path, cells[-1], cells, lines | {cell.key: line(cell) for cell in cells})
+    run.tidy(tmp_path, cells[-1], lines | {cell.key: line(cell) for cell in cells})
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fashion-30"]
 
 
