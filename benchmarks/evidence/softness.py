@@ -1,17 +1,20 @@
-"""How soft the teacher's answers should be: temperature, share and what is done where the teacher errs.
+"""How soft the teacher's answers should be: its label smoothing, temperature, share, what is done where it errs.
 
     python benchmarks/evidence/softness.py --work runs/evidence      # trains what has no line yet; may be killed
     python benchmarks/evidence/softness.py --page                    # the table of docs/evidence/softness.md
 
-Plain students of fashion, with the settings of the plan except for those of soft KD. One process of one thread; several
-share what is left. They are judged on *choose*: this chooses what to try, and proves nothing.
+Plain students of fashion that start from their teacher's weights, the product's default where nothing is downloaded.
+One process of one thread; several share what is left. They are judged on *choose*: this chooses what to try, and
+proves nothing.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from unittest.mock import patch
@@ -20,14 +23,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
-from arms import ARMS, TUNING_SEED
+from arms import ARMS, STUDIES, TUNING_SEED
 from marked import write_marked
+from run import RESULTS as ARM_LINES
 from run import ROOT, Lines, claimed, summed_up
 from schedule import Cell, Line, passed
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "softness.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "softness.md"
-SEEDS = (TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2)
+SEEDS = (TUNING_SEED, TUNING_SEED + 1)
+SMOOTHED, SHARP = "fashion", "fashion-sharp"
+"""The study, whose teacher learned smoothed labels, the product's default; and the same with labels as they are."""
 
 
 @dataclass(frozen=True)
@@ -37,51 +43,76 @@ class Try:
     tau: float | None
     alpha: float = 0.9
     errors: str = "replace"
+    study: str = SMOOTHED
     seed: int = TUNING_SEED
 
     @property
     def arm(self) -> str:
         """Its name as an arm."""
-        return "plain:labels" if self.tau is None else f"plain:soft-{self.tau:g}-{self.alpha:g}-{self.errors}"
+        return "plain/init:labels" if self.tau is None else f"plain/init:soft-{self.tau:g}-{self.alpha:g}-{self.errors}"
 
     @property
     def key(self) -> str:
         """Its name among the lines."""
-        return f"{self.arm} {self.seed}"
+        return f"{self.study} {self.arm} {self.seed}"
 
 
 SETTINGS = (
     (None, 0.0, "replace"),
     *((tau, 0.9, "replace") for tau in (1.0, 2.0, 4.0)),
-    *((tau, 0.5, "replace") for tau in (1.0, 2.0, 4.0)),
-    *((tau, 0.9, "imitate") for tau in (1.0, 2.0)),
+    *((tau, 0.5, "replace") for tau in (1.0, 2.0)),
+    (1.0, 0.9, "imitate"),
 )
-TRIES = tuple(Try(*setting, seed) for seed in SEEDS for setting in SETTINGS)
+TRIES = tuple(Try(*setting, study, seed) for study in (SMOOTHED, SHARP) for seed in SEEDS for setting in SETTINGS)
+TEACHER = Cell(SHARP, "teacher", "try-0")
+
+
+@contextmanager
+def studies() -> Iterator[None]:
+    """Let there be the study with the other teacher."""
+    first = STUDIES[SMOOTHED].tries[0] | {"label_smoothing": 0.0}
+    with patch.dict(STUDIES, {SHARP: replace(STUDIES[SMOOTHED], tries=(first,))}):
+        yield
+
+
+def train_teacher(work: Path, arms: dict[str, Line], lines: Lines) -> dict[str, Line]:
+    """Return the lines of arms with those of the other teacher, which is trained if it is not there."""
+    from trainings import carry_out
+
+    with claimed(work, TEACHER.folder, wait=True):
+        if TEACHER.key not in lines.read() or not (work / "runs" / TEACHER.folder).is_dir():
+            line = carry_out(work, TEACHER, {})
+            lines.append({name: value for name, value in line.items() if name != "right"})
+    ceiling = Cell(SMOOTHED, "ceiling", "plain:labels")
+    return arms | {TEACHER.key: lines.read()[TEACHER.key], replace(ceiling, study=SHARP).key: arms[ceiling.key]}
 
 
 def train(work: Path, one: Try, arms: dict[str, Line]) -> Line:
     """Train with the product's learning rate, and return the line."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     from trainings import carry_out
 
     soft = {"features": [], "tau": one.tau, "alpha": one.alpha, "teacher_errors": one.errors}
-    asked = ARMS["plain:labels"] if one.tau is None else {**ARMS["plain:soft"], "distill": soft}
+    asked = ARMS["plain/init:labels"] if one.tau is None else {**ARMS["plain/init:soft"], "distill": soft}
     with patch.dict(ARMS, {one.arm: asked}):
-        line = carry_out(work, Cell("fashion", "tune", one.arm, one.seed, 1.0), arms, "softness")
+        line = carry_out(work, Cell(one.study, "tune", one.arm, one.seed, 1.0), arms, "softness")
     kept = ("lr", "epochs", "steps", "teacher", "cpu_seconds", "choose", "losses", "at", "commit", "machine")
     return {"key": one.key, **asdict(one), **{name: line[name] for name in kept}}
 
 
-def table(lines: dict[str, Line]) -> list[str]:
+def table(lines: dict[str, Line], study: str) -> list[str]:
     """A row for each setting, with its seeds and what it has above labels alone of the same seeds."""
     rows = [
         f"| a | tau | where the teacher errs | {' | '.join(f'seed {seed}' for seed in SEEDS)} | less labels alone |",
         "| ---: | ---: | --- |" + " ---: |" * (len(SEEDS) + 1),
     ]
-    alone = {one.seed: lines[one.key]["choose"] for one in TRIES if one.tau is None and one.key in lines}
+    mine = [one for one in TRIES if one.study == study and one.key in lines]
+    alone = {one.seed: lines[one.key]["choose"] for one in mine if one.tau is None}
     for tau, alpha, errors in SETTINGS:
-        found = {seed: lines.get(Try(tau, alpha, errors, seed).key) for seed in SEEDS}
-        top1 = {seed: line["choose"] for seed, line in found.items() if line}
+        top1 = {
+            one.seed: lines[one.key]["choose"]
+            for one in mine
+            if (one.tau, one.alpha, one.errors) == (tau, alpha, errors)
+        }
         more = [value - alone[seed] for seed, value in top1.items() if seed in alone]
         cells = [f"{top1[seed]:.2f}" if seed in top1 else "not measured" for seed in SEEDS]
         told = "labels alone | |" if tau is None else f"{alpha:g} | {tau:g} | {errors}"
@@ -90,21 +121,36 @@ def table(lines: dict[str, Line]) -> list[str]:
     return rows
 
 
+def text_of(lines: dict[str, Line], arms: dict[str, Line]) -> str:
+    """What the page has between its marks."""
+    teachers = {SMOOTHED: arms.get(replace(TEACHER, study=SMOOTHED).key), SHARP: lines.get(TEACHER.key)}
+    text = []
+    for study, words in ((SMOOTHED, "label smoothing 0.1, the default"), (SHARP, "no label smoothing")):
+        line = teachers[study]
+        test = f"{line['test']:.2f} % of *test*" if line else "not measured"
+        text += ["", f"Teacher with {words} ({test}):", "", *table(lines, study)]
+    return "\n".join([*text, "", summed_up(lines), ""])
+
+
 @click.command(help=__doc__)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/evidence"), show_default=True)
 @click.option("--page", is_flag=True, help="Only write the page, from the committed lines.")
 def main(work: Path, page: bool) -> None:
     """Carry out what is asked for."""
     work, lines = work.resolve(), Lines(RESULTS)
-    arms = Lines(work / "arms.jsonl").read()
-    if not page and passed("fashion", arms) is None:
-        raise click.UsageError(f"{work} has no teacher of fashion yet; first: run.py --work {work} --go-on.")
-    for one in () if page else TRIES:
-        with claimed(work, f"softness-{one.key.replace(' ', '-').replace(':', '-')}") as mine:
-            if mine and one.key not in lines.read():
-                lines.append(train(work, one, arms))
-    found = lines.read()
-    write_marked(PAGE, "benchmarks/evidence/softness.py", "\n".join(["", *table(found), "", summed_up(found), ""]))
+    if not page:
+        os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+        arms = Lines(work / "arms.jsonl").read()
+        if passed(SMOOTHED, arms) is None:
+            raise click.UsageError(f"{work} has no teacher of fashion yet; first: run.py --work {work} --go-on.")
+        with studies():
+            for one in TRIES:
+                with claimed(work, f"softness-{one.key.replace(' ', '-').replace(':', '-').replace('/', '-')}") as mine:
+                    if mine and one.key not in lines.read():
+                        known = arms if one.study == SMOOTHED else train_teacher(work, arms, lines)
+                        lines.append(train(work, one, known))
+    text = text_of(lines.read(), Lines(ARM_LINES).read())
+    write_marked(PAGE, "benchmarks/evidence/softness.py", text)
     click.echo(f"wrote {PAGE}")
 
 
