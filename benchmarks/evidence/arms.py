@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 ALPHA_0 = {"alpha": 0.0}
@@ -15,10 +15,11 @@ CEILING, LEAST_LEAD = 4, 3.0
 LONGER = ("plain:labels", "plain:soft", "lift:labels", "uniform:labels")
 """Also trained for equal seconds; the first two are asked for by questions."""
 LONG = (
-    "plain:labels", "plain:soft", "plain:soft+mse", "lift:soft+spectral",
+    "plain:labels", "plain:soft", "plain:soft+mse", "plain:soft+spectral",
+    "lift:labels", "lift:soft", "lift:soft+spectral", "widelast:labels", "widelast:soft", "widelast:soft+mse",
     "plain/init:labels", "plain/init:soft", "plain/init:soft+mse", "lift/init:soft+spectral",
 )  # fmt: skip
-LONG_SEEDS = (0, 1)
+LONG_SEEDS = (0, 1, 2)
 """Of those that also train for a study's `long` epochs: does what a short training shows last?"""
 LIVE = ("lift:soft+spectral", "widelast:soft+mse", *LONGER)
 """Trained once, one after the other, with the teacher live where there is one, for their seconds: machines differ, and
@@ -61,7 +62,7 @@ ARMS: dict[str, dict[str, Any]] = {
     for loss in losses
 }
 """What each arm sets beside the defaults."""
-LATER = tuple(arm for arm in ARMS if "/xavier" in arm or arm == "plain/init:soft+mse")
+LATER = tuple(arm for arm in ARMS if "/xavier" in arm)
 
 
 IDEAS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -147,7 +148,7 @@ _WHOLE = {**_LIGHT, "crop_scale": [1.0, 1.0], "crop_ratio": [1.0, 1.0], "hflip":
 _VIT = {"model": "vit_small_patch14_dinov2", "args": {"img_size": 70}, "init": "file", "batch_size": 64}
 STUDIES = {
     "letters": Study("letters", 16, (_scratch(12), _scratch(24), _scratch(24, 240)), flip=False, batch=32,
-                     init="xavier", augment=_WHOLE),
+                     init="xavier", augment=_WHOLE, long=40),
     "fashion": Study("fashion", 10, ({**_scratch(10), "augment": _LIGHT}, _longer(_scratch(10), 5), _scratch(20, 240)),
                      long=43, later=True),
     "fashion-vit": Study("fashion", 10, ({**_VIT, "tune_epochs": 2}, {**_VIT, "tune_epochs": 4}), pretrained=True),
@@ -156,7 +157,7 @@ STUDIES = {
     "imagenet100": Study("imagenet100", 100, ({"model": "cait_s24", "init": "pretrained"},), batch=256,
                          pretrained=True, gpu=True, size=224, student={"model": "deit_tiny"}),
 }  # fmt: skip
-"""43 is what the product chooses for the students of fashion that start from the teacher's weights. The last is
+"""43 epochs are what the product chooses for the students of fashion that start from the teacher's weights. The last is
 prepared for who has ImageNet and a GPU (docs/evidence/gpu.md); it has not run."""
 
 
@@ -180,6 +181,14 @@ class Question:
     def arms(self) -> tuple[str, ...]:
         """All that it compares."""
         return tuple(dict.fromkeys(arm for one in self.contrasts for arm in one))
+
+    def lengthened(self) -> Question | None:
+        """The same of a study's `long` trainings, less what is about equal seconds; None where no arm has them."""
+        kept = [one for one in self.contrasts if all(arm in LONG for arm in one)]
+        contrasts = tuple({f"{arm}@long": factor for arm, factor in one.items()} for one in kept)
+        return (
+            replace(self, asks=self.asks.removesuffix(" and at equal compute"), contrasts=contrasts) if kept else None
+        )
 
 
 def _less(arm: str, other: str) -> dict[str, int]:
@@ -224,6 +233,10 @@ def _questions() -> tuple[Question, ...]:
 
 
 QUESTIONS = _questions()
+LONG_QUESTIONS = tuple(
+    found for one in QUESTIONS if one.name in ("Q1", "Q2", "Q3") and (found := one.lengthened()) is not None
+)
+"""What the claim rests on, asked again of long trainings, and decided together."""
 OTHERS = (
     *(_less(f"plain:{kind}", "plain:labels") for kind in ("mse", "spectral", "projector")),
     _less("lift:mse", "lift:labels"),
@@ -251,13 +264,17 @@ ADDED = (
         _less(f"{arm}@long", f"{other}@long")
         for arm, other in (
             ("plain:soft", "plain:labels"),
-            ("plain:soft+mse", "plain:soft"),
             ("plain:soft+mse", "plain:labels"),
+            ("lift:labels", "plain:labels"),
+            ("lift:soft+spectral", "plain:soft+spectral"),
             ("lift:soft+spectral", "plain:soft+mse"),
+            ("widelast:labels", "plain:labels"),
+            ("widelast:soft+mse", "plain:soft+mse"),
             ("plain/init:labels", "plain:soft+mse"),
             ("plain/init:soft", "plain/init:labels"),
             ("plain/init:soft+mse", "plain/init:labels"),
             ("lift/init:soft+spectral", "plain/init:labels"),
+            ("lift/init:soft+spectral", "lift:soft+spectral"),
         )
     ),
 )

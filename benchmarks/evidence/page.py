@@ -16,7 +16,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import click
 import matplotlib as mpl
 import numpy as np
-from arms import ADDED, ARMS, IDEAS, LATER, LEAST_LEAD, LONG, LONG_SEEDS, LONGER, OTHERS, QUESTIONS, SEEDS, STUDIES
+from arms import (
+    ADDED,
+    ARMS,
+    IDEAS,
+    LATER,
+    LEAST_LEAD,
+    LONG,
+    LONG_QUESTIONS,
+    LONG_SEEDS,
+    LONGER,
+    OTHERS,
+    QUESTIONS,
+    SEEDS,
+    STUDIES,
+    Question,
+)
 from intervals import Answer, Difference, Results, answers, difference
 from matplotlib import pyplot as plt
 from premise import premise
@@ -76,11 +91,11 @@ def missing_of(arms: tuple[str, ...], results: dict[str, Results]) -> str:
 Asked = list[tuple[Any, list[Difference], Answer]]
 
 
-def answered(results: dict[str, Results]) -> Asked:
+def answered(results: dict[str, Results], questions: Sequence[Question] = QUESTIONS) -> Asked:
     """The questions whose arms all have their seeds, each with its differences and answer."""
-    ready = [question for question in QUESTIONS if not missing_of(question.arms, results)]
+    ready = [question for question in questions if not missing_of(question.arms, results)]
     found = [[difference(one, results) for one in question.contrasts] for question in ready]
-    decided = answers([(every, question.swapped) for every, question in zip(found, ready, strict=True)], len(QUESTIONS))
+    decided = answers([(every, question.swapped) for every, question in zip(found, ready, strict=True)], len(questions))
     return list(zip(ready, found, decided, strict=True))
 
 
@@ -102,11 +117,11 @@ def _in_words(contrast: dict[str, int]) -> str:
     return " ".join(terms).removeprefix("+ ")
 
 
-def questions_table(results: dict[str, Results], found: Asked) -> list[str]:
-    """Rows of all twelve questions."""
+def questions_table(results: dict[str, Results], found: Asked, questions: Sequence[Question] = QUESTIONS) -> list[str]:
+    """Rows of all questions, those that nothing answers yet among them."""
     rows = ["| | asked | difference | points [interval] | answer |", "| --- | --- | --- | --- | --- |"]
     known = {question.asks: (every, answer) for question, every, answer in found}
-    for question in QUESTIONS:
+    for question in questions:
         if question.asks not in known:
             why = missing_of(question.arms, results)
             rows.append(f"| {question.name} | {question.asks} | | | not measured: {why} |")
@@ -231,7 +246,7 @@ def claim_words(verdicts: dict[str, dict[str, str]]) -> str:
         return any(
             all(verdicts[study].get(name) == wanted for name in CLAIM)
             for study in verdicts
-            if STUDIES[study].images == images
+            if STUDIES[study.partition(",")[0]].images == images
         )
 
     for wanted, words in (("for", "supported"), ("against", "refuted at this size")):
@@ -244,22 +259,26 @@ def claim_words(verdicts: dict[str, dict[str, str]]) -> str:
     )
 
 
-def together(found: Asked, name: str) -> str:
+def together(found: Asked, name: str, questions: Sequence[Question] = QUESTIONS) -> str:
     """One word for a question of several differences; `not measured` where one of them is."""
     mine = [answer.verdict for question, _, answer in found if question.name == name]
-    if len(mine) < sum(question.name == name for question in QUESTIONS):
+    if len(mine) < sum(question.name == name for question in questions):
         return "not measured" if not mine else "measured in part"
     return mine[0] if len(set(mine)) == 1 else "mixed"
 
 
-def added_page(study: str, results: dict[str, Results], lines: dict[str, Line]) -> list[str]:
+def long_page(study: str, results: dict[str, Results], lines: dict[str, Line]) -> list[str]:
     """The lines of the page on what was added to a study."""
+    names = {*planned(), *added(study)}
+    told = [one for one in ADDED if names.issuperset(one)]
     return [
-        f"# Evidence: {study}, arms that were added", "",
+        f"# Evidence: {study}, longer trainings", "",
         f"[The changes of the plan](plan-changes.md) say why. [The other arms](arms-{study}.md) have their own page. "
-        "These answer none of the plan's questions. `xavier`: first weights by width; `@long`: trained for "
-        f"{STUDIES[study].long} epochs.", "", COMMAND, "",
-        "## Differences", "", *others_table(ADDED, results), "",
+        f"`xavier`: first weights by width; `@long`: trained for {STUDIES[study].long} epochs.", "", COMMAND, "",
+        f"## The questions that the claim rests on, at {STUDIES[study].long} epochs", "",
+        f"Asked together, {len(LONG_QUESTIONS)} in all, of {len(LONG_SEEDS)} seeds, at equal epochs.", "",
+        *questions_table(results, answered(results, LONG_QUESTIONS), LONG_QUESTIONS), "",
+        "## Other differences", "", *others_table(told, results), "",
         "## Arms", "", RATE, "", *arms_table(study, added(study), lines), "",
     ]  # fmt: skip
 
@@ -268,7 +287,6 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
     """The text of each page by its path below docs/; a study for a GPU has one once it has begun."""
     begun = {line["study"] for line in lines.values()}
     studies = [name for name, study in STUDIES.items() if name in begun or not study.gpu]
-    summary = ["| | asked | " + " | ".join(studies) + " |", "| --- " * (2 + len(studies)) + "|"]
     detail: dict[str, str] = {}
     verdicts: dict[str, dict[str, str]] = {}
     sections = []
@@ -276,6 +294,13 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         results = results_of(study, lines)
         found = answered(results)
         verdicts[study] = {name: together(found, name) for name in ASKED}
+        if STUDIES[study].long:
+            lengthened = answered(results, LONG_QUESTIONS)
+            verdicts[f"{study}, {STUDIES[study].long} epochs"] = {
+                name: together(lengthened, name, LONG_QUESTIONS)
+                for name in ASKED
+                if any(question.name == name for question in LONG_QUESTIONS)
+            }
         sections.append(f"**{study}**: {cost_words(study, lines)} {teacher_words(study, lines)} "
                         f"[All arms and differences](evidence/arms-{study}.md).")  # fmt: skip
         text = [f"# Evidence: {study}", "", "[The plan](plan.md) says what each arm and question is.", "", COMMAND, "",
@@ -292,10 +317,12 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         text += ["## Arms", "", RATE, "", *arms_table(study, planned(), lines), ""]
         detail[f"evidence/arms-{study}.md"] = "\n".join(text)
         if added(study):
-            sections[-1] += f" [Arms that were added](evidence/added-{study}.md)."
-            detail[f"evidence/added-{study}.md"] = "\n".join(added_page(study, results, lines))
+            sections[-1] += f" [Longer trainings](evidence/long-{study}.md)."
+            detail[f"evidence/long-{study}.md"] = "\n".join(long_page(study, results, lines))
+    summary = ["| | asked | " + " | ".join(verdicts) + " |", "| --- " * (2 + len(verdicts)) + "|"]
     for name, asked in ASKED.items():
-        summary.append(f"| {name} | {asked} | " + " | ".join(verdicts[study][name] for study in studies) + " |")
+        told = " | ".join(mine.get(name, "not asked") for mine in verdicts.values())
+        summary.append(f"| {name} | {asked} | {told} |")
     return {"evidence.md": _front(summary, sections, claim_words(verdicts)), **detail}
 
 
@@ -303,7 +330,7 @@ def _front(summary: list[str], sections: list[str], claim: str) -> str:
     others = [
         f"- [{path.read_text().splitlines()[0].lstrip('# ')}](evidence/{path.name})"
         for path in sorted((DOCS / "evidence").glob("*.md"))
-        if path.name != "plan.md" and not path.name.startswith(("arms-", "added-"))
+        if path.name != "plan.md" and not path.name.startswith(("arms-", "long-"))
     ]
     return "\n".join([
         "# Evidence", "",

@@ -66,27 +66,27 @@ class Cell:
 
 
 def cells_of(study: str) -> list[Cell]:
-    """All trainings, in their order: what questions ask for, seed after seed, what was added, other arms, ideas."""
+    """All trainings, in their order: long ones, what questions ask for, seed after seed, other arms, ideas."""
     asked = {arm for question in QUESTIONS for arm in question.arms}
-    long = LONG if STUDIES[study].long else ()
-    soon = {*long, *LATER} - asked
     order = sorted(arms_of(study), key=lambda arm: (needs_teacher(arm), arm != LEADER))
+    long = [arm for arm in order if arm in LONG and STUDIES[study].long]
     first = [Cell(study, "tune", "plain:labels", TUNING_SEED, factor) for factor in FACTORS]
     tries = [Cell(study, "teacher", f"try-{number}") for number in range(len(STUDIES[study].tries))]
     found = [tries[0], *first, Cell(study, "ceiling", "plain:labels"), *tries]
+    found += [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in long for factor in FACTORS]
+    found += [Cell(study, "long", arm, seed) for seed in LONG_SEEDS for arm in long]
     found += [Cell(study, "live", arm, TUNING_SEED, 1.0) for arm in LIVE]
     wanted = [arm for arm in LONGER if f"{arm}@compute" in asked]
-    for group, longer, lengthened in (
-        ([arm for arm in order if arm in asked], wanted, []),
-        ([arm for arm in order if arm in soon], [], [arm for arm in order if arm in long]),
-        ([arm for arm in order if arm not in asked | soon], [arm for arm in LONGER if arm not in wanted], []),
-        (list(IDEAS), [], []),
+    for group, longer in (
+        ([arm for arm in order if arm in asked], wanted),
+        ([arm for arm in order if arm in LATER], []),
+        ([arm for arm in order if arm not in asked | set(LATER)], [arm for arm in LONGER if arm not in wanted]),
+        (list(IDEAS), []),
     ):
         found += [Cell(study, "tune", arm, TUNING_SEED, factor) for arm in group for factor in FACTORS]
         for seed in SEEDS:
             found += [Cell(study, "seed", arm, seed) for arm in group]
             found += [Cell(study, "compute", arm, seed) for arm in longer]
-        found += [Cell(study, "long", arm, seed) for seed in LONG_SEEDS for arm in lengthened]
     return list(dict.fromkeys(found))
 
 

@@ -117,7 +117,9 @@ def played(until: str = "") -> list[schedule.Cell]:
 def test_all_is_trained_once_and_seeds_are_balanced() -> None:
     order = played()
     arms_and_ideas = len(arms.arms_of("letters")) + len(arms.IDEAS)
-    assert len(order) == len(set(order)) == 1 + 1 + 6 + 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
+    long = len(arms.LONG) * len(arms.LONG_SEEDS)
+    short = 3 * arms_and_ideas + 5 * (arms_and_ideas + len(arms.LONGER))
+    assert len(order) == len(set(order)) == 1 + 1 + 6 + long + short
     asked = {arm for question in arms.QUESTIONS for arm in question.arms}
     seeds = [cell for cell in order if cell.phase == "seed" and cell.arm != "plain:labels"]
     first = seeds[: 5 * sum(arm in asked for arm in arms.ARMS) - 5]
@@ -173,12 +175,17 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
     assert set(found) == {
         "evidence.md",
         *(f"evidence/arms-{name}.md" for name, one in arms.STUDIES.items() if not one.gpu),
-        "evidence/added-fashion.md",
+        "evidence/long-fashion.md",
+        "evidence/long-letters.md",
     }
     assert drawn == ["letters"]
     assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
     rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
     assert "**for**" in rows[0]
+    rows = [row for row in found["evidence/long-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
+    assert "lift:soft+spectral@long - plain:soft@long" in rows[0]
+    assert "**for**" in rows[0]
+    assert "| letters, 40 epochs |" in found["evidence.md"]
     del lines[schedule.Cell("letters", "seed", "lift:soft+spectral", 4).key]
     without = page.pages(lines, lambda study, asked: None)["evidence/arms-letters.md"]
     assert "not measured: lift:soft+spectral (4 of 5 seeds)" in without
@@ -266,7 +273,7 @@ def test_long_trainings_follow_their_settings_and_keep_answers_of_their_own() ->
     long = [cell for cell in cells if cell.phase == "long"]
     assert {(cell.arm, cell.seed) for cell in long} == {(arm, seed) for arm in arms.LONG for seed in arms.LONG_SEEDS}
     assert [cell.seed for cell in long] == sorted(cell.seed for cell in long)
-    assert not [cell for cell in schedule.cells_of("letters") if cell.phase == "long"]
+    assert not [cell for cell in schedule.cells_of("drawings") if cell.phase == "long"]
     lines = {cell.key: line(cell) for cell in cells if cell.phase in ("teacher", "ceiling", "tune")}
     lines[schedule.Cell("fashion", "teacher", "try-0").key]["test"] = 90.0
     first = schedule.Cell("fashion", "long", schedule.LEADER)
