@@ -105,7 +105,7 @@ def teachers(lines: Sequence[Line]) -> str:
     head = "study|teacher|width|top-1 %|own|shared d80 d95|shared, an image|folded|sorted"
     if not rows:
         return "## Teachers, last tap\n\nNot measured yet.\n"
-    return f"## Teachers, last tap\n\n{table(head, rows)}\n{premise(lines)}\n"
+    return f"## Teachers, last tap\n\n{table(head, rows)}\n{premise(lines)}"
 
 
 def students(lines: Sequence[Line], teachers_: Sequence[Line], figures: Path) -> str:

@@ -239,14 +239,14 @@ def figure(study: str, found: Asked, path: Path) -> None:
     plt.close(drawn)
 
 
-def claim_words(verdicts: dict[str, dict[str, str]]) -> str:
+def claim_words(verdicts: dict[tuple[str, str], dict[str, str]]) -> str:
     """The plan's rule on the papers' claim, over the sets of images."""
 
     def all_of(images: str, wanted: str) -> bool:
         return any(
-            all(verdicts[study].get(name) == wanted for name in CLAIM)
-            for study in verdicts
-            if STUDIES[study.partition(",")[0]].images == images
+            all(mine.get(name) == wanted for name in CLAIM)
+            for (study, _), mine in verdicts.items()
+            if STUDIES[study].images == images
         )
 
     for wanted, words in (("for", "supported"), ("against", "refuted at this size")):
@@ -288,15 +288,15 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
     begun = {line["study"] for line in lines.values()}
     studies = [name for name, study in STUDIES.items() if name in begun or not study.gpu]
     detail: dict[str, str] = {}
-    verdicts: dict[str, dict[str, str]] = {}
+    verdicts: dict[tuple[str, str], dict[str, str]] = {}  # by study and length of training
     sections = []
     for study in studies:
         results = results_of(study, lines)
         found = answered(results)
-        verdicts[study] = {name: together(found, name) for name in ASKED}
+        verdicts[study, ""] = {name: together(found, name) for name in ASKED}
         if STUDIES[study].long:
             lengthened = answered(results, LONG_QUESTIONS)
-            verdicts[f"{study}, {STUDIES[study].long} epochs"] = {
+            verdicts[study, f", {STUDIES[study].long} epochs"] = {
                 name: together(lengthened, name, LONG_QUESTIONS)
                 for name in ASKED
                 if any(question.name == name for question in LONG_QUESTIONS)
@@ -319,7 +319,7 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
         if added(study):
             sections[-1] += f" [Longer trainings](evidence/long-{study}.md)."
             detail[f"evidence/long-{study}.md"] = "\n".join(long_page(study, results, lines))
-    summary = ["| | asked | " + " | ".join(verdicts) + " |", "| --- " * (2 + len(verdicts)) + "|"]
+    summary = ["| | asked | " + " | ".join(map("".join, verdicts)) + " |", "| --- " * (2 + len(verdicts)) + "|"]
     for name, asked in ASKED.items():
         told = " | ".join(mine.get(name, "not asked") for mine in verdicts.values())
         summary.append(f"| {name} | {asked} | {told} |")

@@ -139,6 +139,15 @@ def longer(cell: Cell, lines: dict[str, Line]) -> int | None:
     return max(epochs, round(epochs * (most - start) / (spent(own) - start)))
 
 
+def epochs_of(cell: Cell, lines: dict[str, Line]) -> int:
+    """How many epochs a student trains."""
+    study = STUDIES[cell.study]
+    if cell.phase == "ceiling":
+        return study.epochs * CEILING
+    asked = longer(cell, lines) if cell.phase == "compute" else study.long if cell.phase == "long" else None
+    return asked or study.epochs
+
+
 def goal(study: str, lines: dict[str, Line]) -> float | None:
     """Seconds that trainings of equal compute fill; None before they are measured."""
     found = [lines.get(Cell(study, "live", arm, TUNING_SEED, 1.0).key) for arm in LIVE[:2]]
@@ -171,5 +180,4 @@ def expected(cell: Cell, lines: dict[str, Line]) -> float | None:
         return goal(cell.study, lines)
     same = [line for line in mine if line["arm"] == cell.arm and line["phase"] in ("tune", "seed")]
     like = [line for line in mine if asks_teacher(line["arm"]) == asks_teacher(cell.arm) and line["phase"] != "ceiling"]
-    times = (STUDIES[cell.study].long or 0) / STUDIES[cell.study].epochs if cell.phase == "long" else 1
-    return times * median(spent(line) for line in same or like or mine)
+    return epochs_of(cell, lines) / STUDIES[cell.study].epochs * median(spent(line) for line in same or like or mine)

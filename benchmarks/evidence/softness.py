@@ -56,6 +56,11 @@ class Try:
         """Its name among the lines."""
         return f"{self.study} {self.arm} {self.seed}"
 
+    @property
+    def cell(self) -> Cell:
+        """It as a training of the study, with the product's learning rate."""
+        return Cell(self.study, "tune", self.arm, self.seed, 1.0)
+
 
 SETTINGS = (
     (None, 0.0, "replace"),
@@ -88,15 +93,28 @@ def train_teacher(work: Path, arms: dict[str, Line], lines: Lines) -> dict[str, 
 
 
 def train(work: Path, one: Try, arms: dict[str, Line]) -> Line:
-    """Train with the product's learning rate, and return the line."""
+    """Train, and return the line."""
     from trainings import carry_out
 
     soft = {"features": [], "tau": one.tau, "alpha": one.alpha, "teacher_errors": one.errors}
     asked = ARMS["plain/init:labels"] if one.tau is None else {**ARMS["plain/init:soft"], "distill": soft}
     with patch.dict(ARMS, {one.arm: asked}):
-        line = carry_out(work, Cell(one.study, "tune", one.arm, one.seed, 1.0), arms, "softness")
+        line = carry_out(work, one.cell, arms, "softness")
     kept = ("lr", "epochs", "steps", "teacher", "cpu_seconds", "choose", "losses", "at", "commit", "machine")
     return {"key": one.key, **asdict(one), **{name: line[name] for name in kept}}
+
+
+def train_left(work: Path, lines: Lines) -> None:
+    """Train what has no line and nobody else has begun; a UsageError is raised where fashion has no teacher yet."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+    arms = Lines(work / "arms.jsonl").read()
+    if passed(SMOOTHED, arms) is None:
+        raise click.UsageError(f"{work} has no teacher of fashion yet; first: run.py --work {work} --go-on.")
+    for one in TRIES:
+        with studies(), claimed(work, f"softness-{one.cell.folder}") as mine:
+            if mine and one.key not in lines.read():
+                known = arms if one.study == SMOOTHED else train_teacher(work, arms, lines)
+                lines.append(train(work, one, known))
 
 
 def table(lines: dict[str, Line], study: str) -> list[str]:
@@ -139,16 +157,7 @@ def main(work: Path, page: bool) -> None:
     """Carry out what is asked for."""
     work, lines = work.resolve(), Lines(RESULTS)
     if not page:
-        os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-        arms = Lines(work / "arms.jsonl").read()
-        if passed(SMOOTHED, arms) is None:
-            raise click.UsageError(f"{work} has no teacher of fashion yet; first: run.py --work {work} --go-on.")
-        with studies():
-            for one in TRIES:
-                with claimed(work, f"softness-{one.key.replace(' ', '-').replace(':', '-').replace('/', '-')}") as mine:
-                    if mine and one.key not in lines.read():
-                        known = arms if one.study == SMOOTHED else train_teacher(work, arms, lines)
-                        lines.append(train(work, one, known))
+        train_left(work, lines)
     text = text_of(lines.read(), Lines(ARM_LINES).read())
     write_marked(PAGE, "benchmarks/evidence/softness.py", text)
     click.echo(f"wrote {PAGE}")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from arms import BATCH, CEILING, IDEAS, STUDIES, needs_teacher, needs_width, settings_of
+from arms import BATCH, IDEAS, STUDIES, needs_teacher, needs_width, settings_of
 from code_version import code_version
 from data import SETS
 from ideas import applied
 from real_cells import staged
 from real_data import weights
-from schedule import best_factor, longer, passed
+from schedule import best_factor, epochs_of, passed
 
 from vitcompress.core.bits import packed
 from vitcompress.core.images import open_image
@@ -136,9 +136,7 @@ def _student(work: Path, cell: Cell, images: Path, lines: dict[str, Line], place
         staged(config_of(cell.study, images, teacher=teacher, seed=cell.seed), base, ("teacher",))
     folder = work / place / cell.folder
     shutil.rmtree(folder, ignore_errors=True)
-    epochs = study.epochs * CEILING if cell.phase == "ceiling" else study.epochs
-    epochs = longer(cell, lines) or epochs if cell.phase == "compute" else epochs
-    epochs = study.long or epochs if cell.phase == "long" else epochs
+    epochs = epochs_of(cell, lines)
     student = arm["student"] | ({"init": study.init} if arm["student"]["init"] == "random" else {})
     distill: dict[str, Any] = {**arm["distill"], "epochs": epochs, "eval_every": epochs, "keep_every": None}
     if not study.gpu:  # a training that is killed begins again; and all are compiled, or none
