@@ -129,14 +129,18 @@ class Study:
     student: dict[str, Any] = field(default_factory=lambda: STUDENT)
 
 
+_SMOOTHED = {"label_smoothing": 0.1}
+"""The product's default when the teachers were trained (softness.py has led to another)."""
+
+
 def _scratch(epochs: int, width: int = 144) -> dict[str, Any]:
     args = blocks_of(width, 8, width // 16)
-    return {"model": "deit_tiny", "init": "scratch", "args": args, "epochs": epochs, "batch_size": BATCH}
+    return {"model": "deit_tiny", "init": "scratch", "args": args, "epochs": epochs, "batch_size": BATCH} | _SMOOTHED
 
 
 def _longer(before: dict[str, Any], epochs: int) -> dict[str, Any]:
     """The next try: the weights of the one before, trained on."""
-    kept = {key: before[key] for key in ("model", "args", "batch_size")}
+    kept = {key: before[key] for key in ("model", "args", "batch_size", "label_smoothing")}
     return kept | {"init": "file", "from": "try before", "epochs": epochs, "tune": "full"}
 
 

@@ -3,9 +3,9 @@
     python benchmarks/evidence/softness.py --work runs/evidence      # trains what has no line yet; may be killed
     python benchmarks/evidence/softness.py --page                    # the table of docs/evidence/softness.md
 
-Plain students of fashion that start from their teacher's weights, the product's default where nothing is downloaded.
-One process of one thread; several share what is left. They are judged on *choose*: this chooses what to try, and
-proves nothing.
+Plain students of fashion and letters that start from their teacher's weights, the product's default where nothing is
+downloaded. One process of one thread; several share what is left. They are judged on *choose*: this chooses what to
+try, and proves nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from schedule import Cell, Line, passed
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "softness.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "softness.md"
 SEEDS = (TUNING_SEED, TUNING_SEED + 1)
-SMOOTHED, SHARP = "fashion", "fashion-sharp"
-"""The study, whose teacher learned smoothed labels, the product's default; and the same with labels as they are."""
+SHARP = "-sharp"
+"""Added to a study, whose teacher learned smoothed labels: the same with a teacher that learned labels as they are."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Try:
     tau: float | None
     alpha: float = 0.9
     errors: str = "replace"
-    study: str = SMOOTHED
+    study: str = "fashion"
     seed: int = TUNING_SEED
 
     @property
@@ -62,34 +62,51 @@ class Try:
         return Cell(self.study, "tune", self.arm, self.seed, 1.0)
 
 
-SETTINGS = (
-    (None, 0.0, "replace"),
-    *((tau, 0.9, "replace") for tau in (1.0, 2.0, 4.0)),
-    *((tau, 0.5, "replace") for tau in (1.0, 2.0)),
-    (1.0, 0.9, "imitate"),
+SETTINGS: dict[str, tuple[tuple[float | None, float, str], ...]] = {
+    "fashion": (
+        (None, 0.0, "replace"),
+        *((tau, 0.9, "replace") for tau in (1.0, 2.0, 4.0)),
+        *((tau, 0.5, "replace") for tau in (1.0, 2.0)),
+        (1.0, 0.9, "imitate"),
+    ),
+    "letters": ((None, 0.0, "replace"), (1.0, 0.9, "replace")),
+}
+TRIES = tuple(
+    Try(*setting, base + sharp, seed)
+    for base, settings in SETTINGS.items()
+    for sharp in ("", SHARP)
+    for seed in SEEDS
+    for setting in settings
 )
-TRIES = tuple(Try(*setting, study, seed) for study in (SMOOTHED, SHARP) for seed in SEEDS for setting in SETTINGS)
-TEACHER = Cell(SHARP, "teacher", "try-0")
+
+
+def teacher_of(study: str) -> Cell:
+    """The training of a study's teacher."""
+    return Cell(study, "teacher", "try-0")
 
 
 @contextmanager
 def studies() -> Iterator[None]:
-    """Let there be the study with the other teacher."""
-    first = STUDIES[SMOOTHED].tries[0] | {"label_smoothing": 0.0}
-    with patch.dict(STUDIES, {SHARP: replace(STUDIES[SMOOTHED], tries=(first,))}):
+    """Let there be the studies with the other teachers."""
+    others = {
+        base + SHARP: replace(STUDIES[base], tries=(STUDIES[base].tries[0] | {"label_smoothing": 0.0},))
+        for base in SETTINGS
+    }
+    with patch.dict(STUDIES, others):
         yield
 
 
-def train_teacher(work: Path, arms: dict[str, Line], lines: Lines) -> dict[str, Line]:
-    """Return the lines of arms with those of the other teacher, which is trained if it is not there."""
+def train_teacher(work: Path, study: str, arms: dict[str, Line], lines: Lines) -> dict[str, Line]:
+    """Return the lines of arms with those of the study's other teacher, which is trained if it is not there."""
     from trainings import carry_out
 
-    with claimed(work, TEACHER.folder, wait=True):
-        if TEACHER.key not in lines.read() or not (work / "runs" / TEACHER.folder).is_dir():
-            line = carry_out(work, TEACHER, {})
+    teacher = teacher_of(study)
+    with claimed(work, teacher.folder, wait=True):
+        if teacher.key not in lines.read() or not (work / "runs" / teacher.folder).is_dir():
+            line = carry_out(work, teacher, {})
             lines.append({name: value for name, value in line.items() if name != "right"})
-    ceiling = Cell(SMOOTHED, "ceiling", "plain:labels")
-    return arms | {TEACHER.key: lines.read()[TEACHER.key], replace(ceiling, study=SHARP).key: arms[ceiling.key]}
+    ceiling = Cell(study.removesuffix(SHARP), "ceiling", "plain:labels")
+    return arms | {teacher.key: lines.read()[teacher.key], replace(ceiling, study=study).key: arms[ceiling.key]}
 
 
 def train(work: Path, one: Try, arms: dict[str, Line]) -> Line:
@@ -105,15 +122,16 @@ def train(work: Path, one: Try, arms: dict[str, Line]) -> Line:
 
 
 def train_left(work: Path, lines: Lines) -> None:
-    """Train what has no line and nobody else has begun; a UsageError is raised where fashion has no teacher yet."""
+    """Train what has no line and nobody else has begun; a UsageError is raised where a study has no teacher yet."""
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
     arms = Lines(work / "arms.jsonl").read()
-    if passed(SMOOTHED, arms) is None:
-        raise click.UsageError(f"{work} has no teacher of fashion yet; first: run.py --work {work} --go-on.")
+    for base in SETTINGS:
+        if passed(base, arms) is None:
+            raise click.UsageError(f"{work} has no teacher of {base} yet; first: run.py --work {work} --go-on.")
     for one in TRIES:
         with studies(), claimed(work, f"softness-{one.cell.folder}") as mine:
             if mine and one.key not in lines.read():
-                known = arms if one.study == SMOOTHED else train_teacher(work, arms, lines)
+                known = train_teacher(work, one.study, arms, lines) if one.study.endswith(SHARP) else arms
                 lines.append(train(work, one, known))
 
 
@@ -125,7 +143,7 @@ def table(lines: dict[str, Line], study: str) -> list[str]:
     ]
     mine = [one for one in TRIES if one.study == study and one.key in lines]
     alone = {one.seed: lines[one.key]["choose"] for one in mine if one.tau is None}
-    for tau, alpha, errors in SETTINGS:
+    for tau, alpha, errors in SETTINGS[study.removesuffix(SHARP)]:
         top1 = {
             one.seed: lines[one.key]["choose"]
             for one in mine
@@ -141,12 +159,12 @@ def table(lines: dict[str, Line], study: str) -> list[str]:
 
 def text_of(lines: dict[str, Line], arms: dict[str, Line]) -> str:
     """What the page has between its marks."""
-    teachers = {SMOOTHED: arms.get(replace(TEACHER, study=SMOOTHED).key), SHARP: lines.get(TEACHER.key)}
     text = []
-    for study, words in ((SMOOTHED, "label smoothing 0.1, the default"), (SHARP, "no label smoothing")):
-        line = teachers[study]
-        test = f"{line['test']:.2f} % of *test*" if line else "not measured"
-        text += ["", f"Teacher with {words} ({test}):", "", *table(lines, study)]
+    for base in SETTINGS:
+        for study, words in ((base, "label smoothing 0.1"), (base + SHARP, "no label smoothing, the default")):
+            line = (arms | lines).get(teacher_of(study).key)
+            test = f"{line['test']:.2f} % of *test*" if line else "not measured"
+            text += ["", f"{base}, teacher with {words} ({test}):", "", *table(lines, study)]
     return "\n".join([*text, "", summed_up(lines), ""])
 
 

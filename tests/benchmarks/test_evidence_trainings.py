@@ -153,27 +153,29 @@ def test_softness_is_told_less_labels_alone_and_only_of_whole_rows() -> None:
     lines: dict[str, Any] = {
         one.key: {"choose": 70.0 + (one.tau or 0) + one.seed % 100} for one in softness.TRIES if one.tau != 4
     }
-    first = softness.TRIES[: len(softness.SETTINGS)]
+    first = softness.TRIES[: len(softness.SETTINGS["fashion"])]
     lines |= {one.key: {"choose": 75.0} for one in first if one.tau == 4}
     assert len({one.key for one in softness.TRIES}) == len(softness.TRIES)
-    table = softness.table(lines, softness.SMOOTHED)
+    table = softness.table(lines, "fashion")
     assert table[2] == "| labels alone | | | 70.00 | 71.00 |  |"
     assert "| 0.9 | 2 | replace | 72.00 | 73.00 | +2.00 |" in table
     assert "| 0.9 | 4 | replace | 75.00 | not measured | not measured |" in table
-    lines[softness.TEACHER.key] = {"choose": 80.0, "test": 81.5}
+    lines[softness.teacher_of("fashion" + softness.SHARP).key] = {"choose": 80.0, "test": 81.5}
     about = {"cpu_seconds": 1.0, "machine": "m", "commit": "c"}
     text = softness.text_of({key: line | about for key, line in lines.items()}, {})
-    assert "Teacher with no label smoothing (81.50 % of *test*):" in text
-    assert "label smoothing 0.1, the default (not measured)" in text
+    assert "fashion, teacher with no label smoothing, the default (81.50 % of *test*):" in text
+    assert "fashion, teacher with label smoothing 0.1 (not measured)" in text
 
 
 def test_the_other_teacher_learns_labels_as_they_are_in_a_study_of_its_own() -> None:
     import softness
 
     with softness.studies():
-        [settings] = arms.STUDIES[softness.SHARP].tries
-        assert settings == arms.STUDIES["fashion"].tries[0] | {"label_smoothing": 0.0}
-    assert softness.SHARP not in arms.STUDIES
+        for base in softness.SETTINGS:
+            [settings] = arms.STUDIES[base + softness.SHARP].tries
+            assert settings == arms.STUDIES[base].tries[0] | {"label_smoothing": 0.0}
+            assert settings != arms.STUDIES[base].tries[0]
+    assert not any(study.endswith(softness.SHARP) for study in arms.STUDIES)
 
 
 def test_the_best_strength_of_a_row_is_bold_and_what_lacks_is_told() -> None:
