@@ -5,7 +5,7 @@
 
 Plain students of fashion and letters that start from their teacher's weights, the product's default where nothing is
 downloaded. One process of one thread; several share what is left. They are judged on *choose*: this chooses what to
-try, and proves nothing.
+try, and proves nothing. The long trainings of fashion are repeated from the other teacher, and judged on *test*.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
-from arms import ARMS, STUDIES, TUNING_SEED
+from arms import ARMS, LONG_SEEDS, STUDIES, TUNING_SEED
+from intervals import difference
 from marked import write_marked
 from run import RESULTS as ARM_LINES
 from run import ROOT, Lines, claimed, summed_up
-from schedule import Cell, Line, passed
+from schedule import Cell, Line, best_factor, passed
+
+from vitcompress.core.bits import unpacked
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "softness.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "softness.md"
@@ -62,6 +65,8 @@ class Try:
         return Cell(self.study, "tune", self.arm, self.seed, 1.0)
 
 
+KEPT = ("lr", "epochs", "steps", "teacher", "cpu_seconds", "choose", "losses", "at", "commit", "machine")
+"""What is kept of a training's line."""
 SETTINGS: dict[str, tuple[tuple[float | None, float, str], ...]] = {
     "fashion": (
         (None, 0.0, "replace"),
@@ -78,6 +83,11 @@ TRIES = tuple(
     for seed in SEEDS
     for setting in settings
 )
+
+
+LONG_ARMS = ("plain/init:labels", "plain/init:soft", "lift/init:soft+spectral")
+LONG = tuple(Cell("fashion" + SHARP, "long", arm, seed) for seed in LONG_SEEDS for arm in LONG_ARMS)
+"""The longer trainings of fashion that start from the teacher's weights, from the other teacher."""
 
 
 def teacher_of(study: str) -> Cell:
@@ -117,8 +127,17 @@ def train(work: Path, one: Try, arms: dict[str, Line]) -> Line:
     asked = ARMS["plain/init:labels"] if one.tau is None else {**ARMS["plain/init:soft"], "distill": soft}
     with patch.dict(ARMS, {one.arm: asked}):
         line = carry_out(work, one.cell, arms, "softness")
-    kept = ("lr", "epochs", "steps", "teacher", "cpu_seconds", "choose", "losses", "at", "commit", "machine")
-    return {"key": one.key, **asdict(one), **{name: line[name] for name in kept}}
+    return {"key": one.key, **asdict(one), **{name: line[name] for name in KEPT}}
+
+
+def train_long(work: Path, cell: Cell, arms: dict[str, Line]) -> Line:
+    """Train at the rate that was chosen with the smoothed teacher, and return the line."""
+    from trainings import carry_out
+
+    factor = best_factor(cell.study.removesuffix(SHARP), cell.arm, arms)
+    line = carry_out(work, replace(cell, factor=factor), arms, "softness")
+    kept = (*KEPT, "study", "arm", "seed", "factor", "test", "test_images", "right")
+    return {"key": cell.key, **{name: line[name] for name in kept}}
 
 
 def train_left(work: Path, lines: Lines) -> None:
@@ -133,6 +152,10 @@ def train_left(work: Path, lines: Lines) -> None:
             if mine and one.key not in lines.read():
                 known = train_teacher(work, one.study, arms, lines) if one.study.endswith(SHARP) else arms
                 lines.append(train(work, one, known))
+    for cell in LONG:
+        with studies(), claimed(work, f"softness-{cell.folder}") as mine:
+            if mine and cell.key not in lines.read():
+                lines.append(train_long(work, cell, train_teacher(work, cell.study, arms, lines)))
 
 
 def table(lines: dict[str, Line], study: str) -> list[str]:
@@ -157,6 +180,32 @@ def table(lines: dict[str, Line], study: str) -> list[str]:
     return rows
 
 
+def long_table(lines: dict[str, Line], arms: dict[str, Line]) -> list[str]:
+    """A row for each arm: *test* after either teacher, and the difference, of the seeds that both have."""
+    rows = [
+        "| arm | seeds | smoothed, mean | not smoothed, mean | difference [95 %] |",
+        "| --- | --- | ---: | ---: | --- |",
+    ]
+    for arm in LONG_ARMS:
+        keys = {seed: replace(LONG[0], arm=arm, seed=seed) for seed in LONG_SEEDS}
+        sharp = {seed: lines[one.key] for seed, one in keys.items() if one.key in lines}
+        before = {seed: replace(one, study="fashion").key for seed, one in keys.items()}
+        pairs = {seed: (arms[before[seed]], line) for seed, line in sharp.items() if before[seed] in arms}
+        if len(pairs) < 2:
+            rows.append(f"| {arm} | {len(pairs)} | not measured | not measured | not measured |")
+            continue
+        found = {
+            name: {seed: unpacked(pair[at]["right"], pair[at]["test_images"]) for seed, pair in pairs.items()}
+            for at, name in enumerate(("before", "after"))
+        }
+        means = [f"{mean(pair[at]['test'] for pair in pairs.values()):.2f}" for at in (0, 1)]
+        rows.append(
+            f"| {arm} | {', '.join(map(str, sorted(pairs)))} | {' | '.join(means)} | "
+            f"{difference({'after': 1, 'before': -1}, found).text()} |"
+        )
+    return rows
+
+
 def text_of(lines: dict[str, Line], arms: dict[str, Line]) -> str:
     """What the page has between its marks."""
     text = []
@@ -165,7 +214,8 @@ def text_of(lines: dict[str, Line], arms: dict[str, Line]) -> str:
             line = (arms | lines).get(teacher_of(study).key)
             test = f"{line['test']:.2f} % of *test*" if line else "not measured"
             text += ["", f"{base}, teacher with {words} ({test}):", "", *table(lines, study)]
-    return "\n".join([*text, "", summed_up(lines), ""])
+    about = f"fashion, {STUDIES['fashion'].long} epochs, seeds and rates of [its long trainings](long-fashion.md), *test*:"
+    return "\n".join([*text, "", about, "", *long_table(lines, arms), "", summed_up(lines), ""])
 
 
 @click.command(help=__doc__)

@@ -167,6 +167,27 @@ def test_softness_is_told_less_labels_alone_and_only_of_whole_rows() -> None:
     assert "fashion, teacher with label smoothing 0.1 (not measured)" in text
 
 
+def test_long_trainings_from_either_teacher_are_compared_seed_by_seed() -> None:
+    import softness
+
+    from vitcompress.core.bits import packed
+
+    right = np.arange(400) < 300
+    after = {
+        one.key: {"test": 84.0 + one.seed, "test_images": 400, "right": packed(np.arange(400) < 336 + 4 * one.seed)}
+        for one in softness.LONG
+        if one.arm != "plain/init:soft" or one.seed == 0
+    }
+    before = {
+        replace(one, study="fashion").key: {"test": 75.0, "test_images": 400, "right": packed(right)}
+        for one in softness.LONG
+    }
+    labels, soft, lift = softness.long_table(after, before)[2:]
+    assert labels.startswith("| plain/init:labels | 0, 1, 2 | 75.00 | 85.00 | +10.00 [")
+    assert soft == "| plain/init:soft | 1 | not measured | not measured | not measured |"
+    assert lift.startswith("| lift/init:soft+spectral | 0, 1, 2 |")
+
+
 def test_the_other_teacher_learns_labels_as_they_are_in_a_study_of_its_own() -> None:
     import softness
 
