@@ -43,7 +43,7 @@ ROOT = HERE.parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "peers.jsonl"
 RATES = {
     "timm-logit": 0.1, "timm-feature": 0.1, "timm-logit-adamw": 1e-3, "timm-feature-adamw": 1e-3, "spectralkd": 5e-4,
-    "lightly": 5e-4, "ours-lift": 0.0, "ours-soft": 0.0,
+    "lightly": 5e-4, "ours-lift": 0.0, "ours-soft": 0.0, "ours-default": 0.0,
 }  # fmt: skip
 """Peers and their default learning rates, before what the tool makes of them for batch and size; ours decides its own.
 timm's default is SGD, which is not meant for transformers: the same with AdamW is there to be fair to it."""

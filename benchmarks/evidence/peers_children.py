@@ -102,12 +102,13 @@ def ours(given: dict[str, Any]) -> None:
 
     from vitcompress.pipeline.config import load_layer, merge, validate
 
-    lift, student = given["peer"] == "ours-lift", network(given["student"])
+    lift, student = given["peer"] != "ours-soft", network(given["student"])
+    init = "teacher" if given["peer"] == "ours-default" else "random"
     asked = {
         "seed": given["seed"], "device": "cpu", "threads": 1, "workers": 0, "image_size": given["size"],
         "data": {"source": given["data"], "augment": {"hflip": given["flips"]}},
         "teacher": {"model": f"local-dir:{given['teacher']}", "epochs": 0},
-        "student": {"model": student["architecture"], "args": student["model_args"], "init": "random",
+        "student": {"model": student["architecture"], "args": student["model_args"], "init": init,
                     "strategy": "lift" if lift else "plain"},
         "distill": {"epochs": given["epochs"], "batch_size": given["batch"],
                     "features": [{"kind": "spectral"}] if lift else []},

@@ -214,7 +214,8 @@ def text_of(lines: dict[str, Line], arms: dict[str, Line]) -> str:
             line = (arms | lines).get(teacher_of(study).key)
             test = f"{line['test']:.2f} % of *test*" if line else "not measured"
             text += ["", f"{base}, teacher with {words} ({test}):", "", *table(lines, study)]
-    about = f"fashion, {STUDIES['fashion'].long} epochs, seeds and rates of [its long trainings](long-fashion.md), *test*:"
+    epochs = STUDIES["fashion"].long
+    about = f"fashion, {epochs} epochs, *test*; seeds and rates are those of [its longer trainings](long-fashion.md):"
     return "\n".join([*text, "", about, "", *long_table(lines, arms), "", summed_up(lines), ""])
 
 
