@@ -44,9 +44,7 @@ _LOSSES = {
     "uniform": ("labels", "soft", "soft+mse"),
     "plain/init": ("labels", "soft", "soft+mse"),
     "lift/init": ("soft+spectral",),
-    "plain/xavier": ("labels", "soft", "soft+mse", "soft+spectral"),
-    "lift/xavier": ("soft", "soft+spectral"),
-    "widelast/xavier": ("soft", "soft+mse"),
+    "plain/xavier": ("labels", "soft"),
 }
 _INITS = {"": "random", "init": "teacher", "xavier": "xavier"}
 """First weights, by what follows the name of a student."""
@@ -250,13 +248,7 @@ OTHERS = (
 """Differences that answer nothing; they are told without a correction."""
 ADDED = (
     _less("plain/init:soft+mse", "plain/init:soft"),
-    *(_less(f"plain/xavier:{loss}", f"plain:{loss}") for loss in ("labels", "soft", "soft+mse", "soft+spectral")),
-    _less("plain/xavier:soft+mse", "plain/xavier:soft"),
-    _less("plain/xavier:soft+spectral", "plain/xavier:soft"),
-    _less("lift/xavier:soft+spectral", "lift/xavier:soft"),
-    _less("widelast/xavier:soft+mse", "widelast/xavier:soft"),
-    _less("lift/xavier:soft+spectral", "plain/xavier:soft"),
-    _less("widelast/xavier:soft+mse", "plain/xavier:soft"),
+    *(_less(f"plain/xavier:{loss}", f"plain:{loss}") for loss in ("labels", "soft")),
     _less("plain:soft@long", "plain:labels@long"),
     _less("plain:soft+mse@long", "plain:labels@long"),
     _less("lift:labels@long", "plain:labels@long"),

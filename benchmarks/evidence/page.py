@@ -284,9 +284,9 @@ def long_page(study: str, results: dict[str, Results], lines: dict[str, Line]) -
 
 
 def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[str, str]:
-    """The text of each page by its path below docs/; a study for a GPU has one once it has begun."""
+    """The text of each page by its path below docs/, of the studies that have begun."""
     begun = {line["study"] for line in lines.values()}
-    studies = [name for name, study in STUDIES.items() if name in begun or not study.gpu]
+    studies = [name for name in STUDIES if name in begun]
     detail: dict[str, str] = {}
     verdicts: dict[tuple[str, str], dict[str, str]] = {}  # by study and length of training
     sections = []
@@ -323,6 +323,9 @@ def pages(lines: dict[str, Line], draw: Callable[[str, Asked], None]) -> dict[st
     for name, asked in ASKED.items():
         told = " | ".join(mine.get(name, "not asked") for mine in verdicts.values())
         summary.append(f"| {name} | {asked} | {told} |")
+    if waiting := [name for name, study in STUDIES.items() if name not in begun and not study.gpu]:
+        told = ", ".join(waiting)
+        sections.append(f"Not begun: {told}. `python benchmarks/evidence/run.py --only NAME` trains one.")
     return {"evidence.md": _front(summary, sections, claim_words(verdicts)), **detail}
 
 

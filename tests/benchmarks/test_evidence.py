@@ -170,14 +170,15 @@ def test_pages_come_from_the_lines_and_tell_what_is_missing() -> None:
         right = random.random(500) < (0.8 if cell.arm.startswith("lift:soft+") else 0.6)
         judged = {"right": packed(right), "test_images": 500, "machine": "m", "images": 7, **more}
         lines[cell.key] = line(cell, **judged, test=100 * right.mean())
+    teacher = schedule.Cell("fashion", "teacher", "try-0")
+    lines[teacher.key] = line(teacher, machine="m", images=7, test=80.0, choose=80.0, **more)
     drawn: list[str] = []
     found = page.pages(lines, lambda study, asked: drawn.append(study))
     assert set(found) == {
         "evidence.md",
-        *(f"evidence/arms-{name}.md" for name, one in arms.STUDIES.items() if not one.gpu),
-        "evidence/long-fashion.md",
-        "evidence/long-letters.md",
+        *(f"evidence/{kind}-{name}.md" for kind in ("arms", "long") for name in ("fashion", "letters")),
     }
+    assert "Not begun: fashion-vit, drawings, drawings-vit." in found["evidence.md"]
     assert drawn == ["letters"]
     assert "Ceiling: not measured" in found["evidence/arms-fashion.md"]
     rows = [row for row in found["evidence/arms-letters.md"].splitlines() if row.startswith("| Q3 | lift")]
