@@ -8,10 +8,17 @@ from pathlib import Path
 
 from vitcompress.pipeline.machine import environment
 
+NO_CODE = (":(top,exclude)benchmarks/results", ":(top,exclude)docs")
+"""What a measurement itself writes while it goes on."""
+
 
 def code_version() -> str:
-    """What `git describe` calls the code that ran, or its version where it is no clone."""
-    git = shutil.which("git")
+    """What `git describe` calls the code that ran, `-dirty` where it was changed; its version if it is no clone."""
+    if not (git := shutil.which("git")):
+        return str(environment()["compress"])
     here = Path(__file__).parent
-    found = git and subprocess.run([git, "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
-    return found.stdout.strip() if found and found.returncode == 0 else str(environment()["compress"])
+    found = subprocess.run([git, "describe", "--always"], cwd=here, capture_output=True, text=True)
+    if found.returncode:
+        return str(environment()["compress"])
+    changed = subprocess.run([git, "diff", "--quiet", "HEAD", "--", ":/", *NO_CODE], cwd=here).returncode
+    return found.stdout.strip() + ("-dirty" if changed else "")

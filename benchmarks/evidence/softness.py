@@ -10,6 +10,7 @@ try, and proves nothing. The long trainings of fashion are repeated from the oth
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -29,11 +30,14 @@ from marked import write_marked
 from run import RESULTS as ARM_LINES
 from run import ROOT, Lines, claimed, summed_up
 from schedule import Cell, Line, best_factor, passed
+from strategies_table import paired
 
 from vitcompress.core.bits import unpacked
 
 RESULTS = ROOT / "benchmarks" / "results" / "evidence" / "softness.jsonl"
 PAGE = ROOT / "docs" / "evidence" / "softness.md"
+DIGITS = tuple(RESULTS.with_name(f"digits-{name}.json") for name in ("smoothed", "sharp"))
+"""What `strategies.py` wrote of the embedded digits, with either teacher."""
 SEEDS = (TUNING_SEED, TUNING_SEED + 1)
 SHARP = "-sharp"
 """Added to a study, whose teacher learned smoothed labels: the same with a teacher that learned labels as they are."""
@@ -206,17 +210,41 @@ def long_table(lines: dict[str, Line], arms: dict[str, Line]) -> list[str]:
     return rows
 
 
+def digits_table() -> list[str]:
+    """A row for the teacher and each method on the digits, after either teacher, from what strategies.py wrote."""
+    before, after = (json.loads(file.read_text()) for file in DIGITS)
+    rows = ["| | smoothed, mean | not smoothed, mean | difference [95 %] |", "| --- | ---: | ---: | --- |"]
+    for name in ("teacher", *(one["method"] for one in before["methods"])):
+        found = [
+            {
+                one["seed"]: one["top1"]
+                for one in (told["teachers"] if name == "teacher" else told["cells"])
+                if one.get("method", "teacher") == name
+            }
+            for told in (before, after)
+        ]
+        means = " | ".join(f"{mean(one.values()):.2f}" for one in found)
+        rows.append(f"| {name} | {means} | {paired(found[1], found[0]).text('+.2f')} |")
+    return rows
+
+
 def text_of(lines: dict[str, Line], arms: dict[str, Line]) -> str:
     """What the page has between its marks."""
     text = []
     for base in SETTINGS:
-        for study, words in ((base, "label smoothing 0.1"), (base + SHARP, "no label smoothing, the default")):
+        for study, words in ((base, "label smoothing 0.1, the default"), (base + SHARP, "no label smoothing")):
             line = (arms | lines).get(teacher_of(study).key)
             test = f"{line['test']:.2f} % of *test*" if line else "not measured"
             text += ["", f"{base}, teacher with {words} ({test}):", "", *table(lines, study)]
     epochs = STUDIES["fashion"].long
     about = f"fashion, {epochs} epochs, *test*; seeds and rates are those of [its longer trainings](long-fashion.md):"
-    return "\n".join([*text, "", about, "", *long_table(lines, arms), "", summed_up(lines), ""])
+    digits = (
+        "The embedded digits (1,438 images; 359 are judged), three seeds, each with a teacher of its own, top-1 in "
+        "percent (`soft`: plain with soft KD; `feature`: and the spectral loss; `lift`: likewise, lifted):"
+    )
+    return "\n".join(
+        [*text, "", about, "", *long_table(lines, arms), "", summed_up(lines), "", digits, "", *digits_table(), ""]
+    )
 
 
 @click.command(help=__doc__)

@@ -163,8 +163,8 @@ def test_softness_is_told_less_labels_alone_and_only_of_whole_rows() -> None:
     lines[softness.teacher_of("fashion" + softness.SHARP).key] = {"choose": 80.0, "test": 81.5}
     about = {"cpu_seconds": 1.0, "machine": "m", "commit": "c"}
     text = softness.text_of({key: line | about for key, line in lines.items()}, {})
-    assert "fashion, teacher with no label smoothing, the default (81.50 % of *test*):" in text
-    assert "fashion, teacher with label smoothing 0.1 (not measured)" in text
+    assert "fashion, teacher with no label smoothing (81.50 % of *test*):" in text
+    assert "fashion, teacher with label smoothing 0.1, the default (not measured)" in text
 
 
 def test_long_trainings_from_either_teacher_are_compared_seed_by_seed() -> None:
