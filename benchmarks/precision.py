@@ -3,7 +3,7 @@
     python benchmarks/precision.py --json benchmarks/results/precision.json
 
 Three tiny networks trained on the digits (differences mean something only where logits do), and DeiT-Tiny at full
-size with random weights (sizes and latency). Latency is that of ONNX Runtime, and of OpenVINO (".xml"), on one
+size with random weights (sizes and latency), each rewritten as a run deploys it. Latency is that of ONNX Runtime, and of OpenVINO (".xml"), on one
 thread, interleaved in one process with fp32 twice, whose ratio to itself shows the noise. It is processor time: that of
 a busy machine too. bf16 and fp8 are left out where NVIDIA ModelOpt is not installed.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from export import SPEC
 from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,6 +35,7 @@ from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner, Runner
 from vitcompress.exporters.runners.openvino import OpenvinoRunner, import_openvino
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.stages.rewrites.deploy import deployed
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "DeiT": ("deit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3}),
@@ -151,7 +153,8 @@ def main() -> None:
             full = name not in NETWORKS
             torch.manual_seed(0)
             model = timm.create_model("deit_tiny_patch16_224") if full else trained(*NETWORKS[name], options.epochs)
-            onnx_from_module(model, source, size=224 if full else 32, max_batch=8)
+            spec = SPEC.model_copy(update={"size": 224 if full else 32})
+            onnx_from_module(deployed(model, spec, "float").module, source, size=spec.size, max_batch=8)
             calibration, checked = (large[:32], large[32:]) if full else (images[:256], images[1400:])
             rows = reduced(source, calibration, checked)
             for batch in (1, 8):

@@ -143,7 +143,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("fold", _IN + "fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
     Stage("qat", _IN + "distill.qat.stage", QatRecord, 1, qat_of, (*_TRAINED, "fold"), seeded=True, collective=True,
           unasked=lambda run: "int8-qat" not in run.export.precision),
-    Stage("export", _IN + "export.stage", ExportRecord, 5, lambda run: run.export, (*_TRAINED, "fold", "qat")),
+    Stage("export", _IN + "export.stage", ExportRecord, 6, lambda run: run.export, (*_TRAINED, "fold", "qat")),
     Stage("verify", _IN + "verify.stage", VerifyRecord, 7, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
     Stage("bundle", _IN + "bundle.stage", BundleRecord, 4, _bundling,

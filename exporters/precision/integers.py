@@ -122,6 +122,7 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
             nodes += _as_matmul(node) if _is_plain_gemm(node) else [node]
         else:
             nodes.append(node)
+    _subtract_biases(nodes, quantized, weights, added)
     del graph.node[:]
     graph.node.extend(nodes)
     replace_tensors(graph, added.values())
@@ -189,12 +190,36 @@ def _weight_scaled(node: Any, weight: Any, added: dict[str, Any]) -> Any:
     )
 
 
+def _subtract_biases(
+    nodes: Collection[Any], quantized: Collection[str], weights: Mapping[str, Any], added: dict[str, Any]
+) -> None:
+    """Make a difference with ``-bias`` of each quantized MatMul's sum with its bias, which is the same to the bit.
+
+    ONNX Runtime (1.32) makes one fp32 Gemm of a product and such a sum (MatMulAddFusion) before it looks for int8.
+    """
+    from onnx import numpy_helper
+
+    products = {node.output[0] for node in nodes if node.op_type == "MatMul" and node.name in quantized}
+    for node in nodes:
+        if node.op_type != "Add" or len(read := [name for name in node.input if name in products]) != 1:
+            continue
+        [bias] = [name for name in node.input if name not in products]
+        if bias not in weights or sum(size > 1 for size in weights[bias].dims) > 1:
+            continue
+        added[f"{bias}_negative"] = numpy_helper.from_array(-numpy_helper.to_array(weights[bias]), f"{bias}_negative")
+        node.op_type = "Sub"
+        node.input[:] = [read[0], f"{bias}_negative"]
+
+
 def _is_plain_gemm(node: Any) -> bool:
     return node.op_type == "Gemm" and is_plain(node)
 
 
 def _as_matmul(gemm: Any) -> list[Any]:
-    """Return a Gemm as MatMul and Add: ONNX Runtime (1.32) multiplies int8 of a Gemm only where its bias is int32."""
+    """Return a Gemm as MatMul and Add: ONNX Runtime (1.32) multiplies int8 of a Gemm only where its bias is int32.
+
+    TensorRT takes no int32 bias.
+    """
     from onnx import helper
 
     return with_bias(gemm, lambda product: helper.make_node("MatMul", list(gemm.input[:2]), [product], gemm.name))

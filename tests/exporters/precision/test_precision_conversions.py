@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,6 +57,35 @@ def test_onnx_runtime_multiplies_in_int8_what_reads_one_tensor(tmp_path: Path) -
     assert made["MatMulIntegerToFloat"] == 3
     expected = logits_of(source.model, images, optimised=True)
     assert np.abs(logits_of(model, images, optimised=True) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("batch", ["N", 4])
+@pytest.mark.parametrize("shape", [(8,), (1, 8)])
+def test_onnx_runtime_multiplies_in_int8_before_a_bias(batch: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """It makes one fp32 Gemm of a product and the sum with its bias, whether these come as one node or as two."""
+    rows = helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 8])
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.standard_normal((8, 8), np.float32) for name in ("first", "second")}
+    arrays |= {name: rng.standard_normal(shape, np.float32) for name in ("first_bias", "second_bias")}
+    nodes = [
+        helper.make_node("Gemm", ["images", "first", "first_bias"], ["hidden"], "to_hidden"),
+        helper.make_node("MatMul", ["hidden", "second"], ["product"], "to_product"),
+        helper.make_node("Add", ["second_bias", "product"], ["sum"], "to_sum"),
+        helper.make_node("Add", ["sum", "second_bias"], ["logits"], "again"),
+    ]
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    source = load_source(save_graph(tmp_path / "biased.onnx", nodes, rows, weights))
+    images = rng.standard_normal((4, 8), np.float32)
+    model = int8_from_fp32(source, calibrated(source, images, ["images", "hidden"])[0])
+    assert Counter(node.op_type for node in model.graph.node)["Sub"] == 2
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    made = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert (made["MatMulIntegerToFloat"], made["Gemm"]) == (2, 0)
+    expected = logits_of(source.model, images, optimised=False)
+    assert np.abs(logits_of(model, images, optimised=False) - expected).max() < 0.03 * np.abs(expected).max()
 
 
 def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:
