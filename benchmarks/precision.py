@@ -3,9 +3,9 @@
     python benchmarks/precision.py --json benchmarks/results/precision.json
 
 Three tiny networks trained on the digits (differences mean something only where logits do), and DeiT-Tiny at full
-size with random weights (sizes and latency), each rewritten as a run deploys it. Latency is that of ONNX Runtime, and of OpenVINO (".xml"), on one
-thread, interleaved in one process with fp32 twice, whose ratio to itself shows the noise. It is processor time: that of
-a busy machine too. bf16 and fp8 are left out where NVIDIA ModelOpt is not installed.
+size with random weights (sizes and latency), each rewritten as a run deploys it. Latency is that of ONNX Runtime, and
+of OpenVINO (".xml"), on one thread, interleaved in one process with fp32 twice, whose ratio to itself shows the noise.
+It is processor time: that of a busy machine too. bf16 and fp8 are left out where NVIDIA ModelOpt is not installed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from export import SPEC
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
