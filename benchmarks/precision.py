@@ -83,13 +83,15 @@ def reduced(source: Path, calibration: NDArray[Any], checked: NDArray[Any]) -> d
             facts = reduced_from_onnx(
                 source, target, precision, calibration=calibration, checked=checked, limits=LIMITS, log=said.append
             )
-        except EnvironmentLacksError as error:
+        except CompressError as error:
             print(f"  {precision} left out: {error}")
+            if not isinstance(error, EnvironmentLacksError):
+                rows[precision] = {"reason": str(error)}
             continue
         made = {"nodes": facts.nodes, "bytes": facts.bytes, "seconds": facts.seconds, "audit": facts.audit}
         rows[precision] = {**facts.how.model_dump(mode="json"), **made, "said": said}
     if "tensorrt-rtx" in installed_flavours():
-        for precision, row in ((one, row) for one, row in rows.items() if one != "int4"):
+        for precision, row in ((one, row) for one, row in rows.items() if one != "int4" and "reason" not in row):
             row["engine"] = engine(source.with_name(f"{precision}.onnx"), precision)
     return rows
 
@@ -163,7 +165,7 @@ def main() -> None:
             results[name] = rows
             print(name)
             for precision, row in rows.items():
-                shown = {key: row.get(key) for key in ("bytes", "seconds", "difference", "as_run", "agreement")}
+                shown = {key: row.get(key) for key in ("reason", "bytes", "seconds", "difference", "as_run", "agreement")}
                 print(" ", precision, shown, row.get("batch 1"), row.get("batch 8"), row.get("engine"), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
