@@ -165,7 +165,8 @@ def main() -> None:
             results[name] = rows
             print(name)
             for precision, row in rows.items():
-                shown = {key: row.get(key) for key in ("reason", "bytes", "seconds", "difference", "as_run", "agreement")}
+                keys = ("reason", "bytes", "seconds", "difference", "as_run", "agreement")
+                shown = {key: row.get(key) for key in keys}
                 print(" ", precision, shown, row.get("batch 1"), row.get("batch 8"), row.get("engine"), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
