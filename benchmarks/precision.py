@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from export import SPEC
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from export import SPEC
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import CompressError, EnvironmentLacksError
