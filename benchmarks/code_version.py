@@ -14,11 +14,10 @@ NO_CODE = (":(top,exclude)benchmarks/results", ":(top,exclude)docs")
 
 def code_version() -> str:
     """What `git describe` calls the code that ran, `-dirty` where it was changed; its version if it is no clone."""
-    if not (git := shutil.which("git")):
-        return str(environment()["compress"])
+    git = shutil.which("git")
     here = Path(__file__).parent
-    found = subprocess.run([git, "describe", "--always"], cwd=here, capture_output=True, text=True)
-    if found.returncode:
+    found = git and subprocess.run([git, "describe", "--always"], cwd=here, capture_output=True, text=True)
+    if not git or not found or found.returncode:
         return str(environment()["compress"])
     changed = subprocess.run([git, "diff", "--quiet", "HEAD", "--", ":/", *NO_CODE], cwd=here).returncode
     return found.stdout.strip() + ("-dirty" if changed else "")

@@ -127,13 +127,10 @@ class Study:
     student: dict[str, Any] = field(default_factory=lambda: STUDENT)
 
 
-_SMOOTHED = {"label_smoothing": 0.1}
-"""The product's default when the teachers were trained (softness.py has led to another)."""
-
-
 def _scratch(epochs: int, width: int = 144) -> dict[str, Any]:
     args = blocks_of(width, 8, width // 16)
-    return {"model": "deit_tiny", "init": "scratch", "args": args, "epochs": epochs, "batch_size": BATCH} | _SMOOTHED
+    shared = {"model": "deit_tiny", "init": "scratch", "batch_size": BATCH, "label_smoothing": 0.1}
+    return {**shared, "args": args, "epochs": epochs}
 
 
 def _longer(before: dict[str, Any], epochs: int) -> dict[str, Any]:

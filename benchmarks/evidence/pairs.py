@@ -2,7 +2,7 @@
 
 With soft KD alone beside it: what features add to a plain student, by the directions that it lacks.
 
-Trained by the stages and settings of run.py, with fewer epochs, first weights whose size follows the width, and the
+Trained by the stages and settings of run.py, with twenty epochs, first weights whose size follows the width, and the
 product's own learning rate, which nothing chose; each teacher is used, whether it beats the ceiling or not, because the
 question is about differences of students.
 """
@@ -18,7 +18,6 @@ from arms import ARMS, STUDENT, STUDIES
 from data import SETS
 from mechanism import Lines, advice_line, teacher_line
 from real_cells import staged
-from real_data import weights
 from trainings import config_of, judged, weights_of
 
 EPOCHS, SEEDS = 20, (0,)
@@ -65,15 +64,11 @@ def teacher_run(work: Path, study: str, width: int, images: Path) -> tuple[Path,
     """
     tried, own = dict(STUDIES[study].tries[0]), work / "pairs" / f"{study}-{width}"
     known = weights_of(work, study, 0)
-    source = images if STUDIES[study].pretrained else images / "teacher"
-    if STUDIES[study].pretrained:
-        tried["weights"] = str(weights(work / "images"))
-    else:
-        tried["args"] = tried["args"] | {"embed_dim": width, "num_heads": width // 16}
+    tried["args"] = tried["args"] | {"embed_dim": width, "num_heads": width // 16}
     if tried["args"] == STUDIES[study].tries[0]["args"] and known.is_file():
         file = known  # the teacher of the study
     else:
-        staged(config_of(study, source, teacher=tried), own / "teacher", ("teacher",))
+        staged(config_of(study, images / "teacher", teacher=tried), own / "teacher", ("teacher",))
         file = own / "teacher" / "teacher" / "model.safetensors"
     settings = {**{key: tried[key] for key in ("model", "args")}, "init": "file", "weights": str(file)}
     staged(config_of(study, images, teacher=settings), own / "base", ("teacher",))

@@ -191,10 +191,8 @@ def long_table(lines: dict[str, Line], arms: dict[str, Line]) -> list[str]:
         "| --- | --- | ---: | ---: | --- |",
     ]
     for arm in LONG_ARMS:
-        keys = {seed: replace(LONG[0], arm=arm, seed=seed) for seed in LONG_SEEDS}
-        sharp = {seed: lines[one.key] for seed, one in keys.items() if one.key in lines}
-        before = {seed: replace(one, study="fashion").key for seed, one in keys.items()}
-        pairs = {seed: (arms[before[seed]], line) for seed, line in sharp.items() if before[seed] in arms}
+        cells = {cell.seed: (replace(cell, study="fashion").key, cell.key) for cell in LONG if cell.arm == arm}
+        pairs = {seed: (arms[old], lines[new]) for seed, (old, new) in cells.items() if old in arms and new in lines}
         if len(pairs) < 2:
             rows.append(f"| {arm} | {len(pairs)} | not measured | not measured | not measured |")
             continue

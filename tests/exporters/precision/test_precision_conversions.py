@@ -39,6 +39,15 @@ def test_the_graph_is_what_tensorrt_takes(onnx_file: Path, tmp_path: Path, image
     assert all(np.abs(array).max() == 127 for array in weights)
 
 
+def operators_run(model: Any, folder: Path) -> Counter[str]:
+    """The operators that ONNX Runtime makes of a graph."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
 def test_onnx_runtime_multiplies_in_int8_what_reads_one_tensor(tmp_path: Path) -> None:
     """As query, key and value do. It merges pairs that are equal, and multiplies by fp32 where one pair is shared."""
     tokens = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 5, 8])
@@ -49,11 +58,7 @@ def test_onnx_runtime_multiplies_in_int8_what_reads_one_tensor(tmp_path: Path) -
     source = load_source(save_graph(tmp_path / "three.onnx", nodes, tokens, weights))
     images = rng.standard_normal((4, 5, 8), np.float32)
     model = int8_from_fp32(source, calibrated(source, images, ["images"])[0])
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    made = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    made = operators_run(model, tmp_path)
     assert made["MatMulIntegerToFloat"] == 3
     expected = logits_of(source.model, images, optimised=True)
     assert np.abs(logits_of(model, images, optimised=True) - expected).max() < 0.02 * np.abs(expected).max()
@@ -78,11 +83,7 @@ def test_onnx_runtime_multiplies_in_int8_before_a_bias(batch: Any, shape: tuple[
     images = rng.standard_normal((4, 8), np.float32)
     model = int8_from_fp32(source, calibrated(source, images, ["images", "hidden"])[0])
     assert Counter(node.op_type for node in model.graph.node)["Sub"] == 2
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    made = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    made = operators_run(model, tmp_path)
     assert (made["MatMulIntegerToFloat"], made["Gemm"]) == (2, 0)
     expected = logits_of(source.model, images, optimised=False)
     assert np.abs(logits_of(model, images, optimised=False) - expected).max() < 0.03 * np.abs(expected).max()
